@@ -1,0 +1,234 @@
+"""Order keys, identities and the merge below a watermark; knows rows, not Kafka."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numba as nb
+import numpy as np
+
+from akbypass.rows import Array, Rows
+
+END_NS = int(np.iinfo(np.int64).max)  # watermark of a source that has ended
+START_NS = int(np.iinfo(np.int64).min) + 1  # watermark of a source that has not spoken
+FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # FNV-1a, 64 bit
+
+OrderKey = tuple[int, int, int, int]
+BEFORE_ALL: OrderKey = (START_NS, -1, -1, -1)
+
+
+@nb.njit(cache=True, nogil=True)
+def _fnv1a(matrix: Any, out: Any, stop_at_nul: bool) -> None:
+    """Continue the hashes `out` (n) over the bytes of `matrix` (n, width); NUL padding does not count for strings."""
+    for i in range(matrix.shape[0]):
+        h = out[i]
+        for j in range(matrix.shape[1]):
+            b = matrix[i, j]
+            if stop_at_nul and b == 0:
+                break
+            h = (h ^ np.uint64(b)) * FNV_PRIME
+        out[i] = h
+
+
+@nb.njit(cache=True, nogil=True)
+def _avalanche(h: Any) -> None:
+    """Mix every bit of `h` into every other (the 64-bit finaliser of MurmurHash3)."""
+    for i in range(h.shape[0]):
+        x = h[i]
+        x ^= x >> np.uint64(33)
+        x *= np.uint64(0xFF51AFD7ED558CCD)
+        x ^= x >> np.uint64(33)
+        x *= np.uint64(0xC4CEB9FE1A85EC53)
+        x ^= x >> np.uint64(33)
+        h[i] = x
+
+
+def hash_columns(*columns: Array) -> Array:
+    """Hash rows of columns (strings, addresses, integers) to uint64, the same on every machine and in every batch."""
+    out = np.full(len(columns[0]), FNV_OFFSET, np.uint64)
+    for column in columns:
+        array = np.ascontiguousarray(column)
+        matrix = array.view(np.uint8).reshape(len(array), array.dtype.itemsize)
+        _fnv1a(matrix, out, array.dtype.kind == "S")
+        if array.dtype.kind == "S":  # a separator, so that ("ab", "c") and ("a", "bc") differ
+            out *= FNV_PRIME
+    _avalanche(out)
+    return out
+
+
+_HEX = np.array([f"{i:02x}".encode() for i in range(256)], "S2").view(np.uint16)
+
+
+def hex_ids(hashes: Array) -> Array:
+    """Write uint64 hashes as 16 hexadecimal digits (S16)."""
+    digits = _HEX[hashes.astype(">u8").view(np.uint8)]
+    return digits.view("S16").reshape(len(hashes))
+
+
+def make_ids(topology: str, run_id: str, *columns: Array) -> Array:
+    """Derive ids (S16) from the topology, the run and the columns that tell one cause from another."""
+    n = len(columns[0])
+    return hex_ids(hash_columns(np.full(n, topology.encode()), np.full(n, run_id.encode()), *columns))
+
+
+def make_id(topology: str, run_id: str, *cause: int | str | bytes) -> bytes:
+    """Derive one id from a cause, for a core that makes rows one by one; order and types of `cause` matter."""
+    text = "\x1f".join([topology, run_id, *(c.decode("ascii", "replace") if isinstance(c, bytes) else str(c) for c in cause)])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest().encode()
+
+
+def interleave(*parts: Rows) -> tuple[Array, Array]:
+    """Merge sorted rows of several types by order key: returns (part, index in part), in order.
+
+    Of rows with equal keys the earlier part comes first.
+    """
+    part = np.concatenate([np.full(len(p), i, np.int8) for i, p in enumerate(parts)])
+    index = np.concatenate([np.arange(len(p), dtype=np.int64) for p in parts])
+    keys = [np.concatenate([p[k] for p in parts]) for k in ("run_ns", "capture_id", "capture_pos", "sub")]
+    order = np.lexsort((part, keys[3], keys[2], keys[1], keys[0]))
+    return part[order], index[order]
+
+
+def number_rows(rows: Rows, topology: str, run_id: str) -> Rows:
+    """Sort a core's output by its cause and give it `sub` and, where the core set none, `id`.
+
+    `rows` holds every row of its run_ns values (the merge releases whole nanoseconds), so the numbers do not
+    depend on batches. Rows of one cause keep the order in which the core made them.
+    """
+    n = len(rows)
+    if n == 0:
+        return rows
+    order = np.lexsort((np.arange(n), rows["capture_pos"], rows["capture_id"], rows["run_ns"]))
+    rows = rows.take(order)
+    same = np.ones(n, bool)
+    same[0] = False
+    for column in ("run_ns", "capture_id", "capture_pos"):
+        same[1:] &= rows[column][1:] == rows[column][:-1]
+    starts = np.flatnonzero(~same)
+    sub = (np.arange(n) - np.repeat(starts, np.diff(np.append(starts, n)))).astype(np.int32)
+    rows = rows.with_columns(sub=sub)
+    if not rows.schema.has_life:
+        return rows
+    ids = rows["id"]
+    missing = ids == b""
+    if missing.any():
+        made = make_ids(f"{topology}/{rows.schema.name}", run_id, *(rows[k] for k in ("run_ns", "capture_id", "capture_pos", "sub")))
+        rows = rows.with_columns(id=np.where(missing, made, ids))
+    return rows
+
+
+@dataclass
+class Source:
+    """What one writer of one input has sent: rows not yet released, and how far it has spoken."""
+
+    watermark_ns: int = START_NS
+    end_ns: int | None = None
+    last_key: OrderKey = BEFORE_ALL
+    pending: list[Rows] = field(default_factory=list)
+
+
+@dataclass
+class Released:
+    """Rows below the watermark, sorted, by input; `end_ns` is set once, with the run's last rows."""
+
+    rows: dict[str, Rows]
+    watermark_ns: int
+    end_ns: int | None
+
+
+class Merge:
+    """Merge the inputs of one partition of one run by order key below the smallest watermark.
+
+    Rows at or below the last order key of their source are repeats and dropped (design rule 6); rows below what was
+    released before a restart are dropped too, so a reader may be handed messages again from any earlier offset.
+    """
+
+    def __init__(self, inputs: Sequence[str], released_ns: int = START_NS) -> None:
+        self.inputs = tuple(inputs)
+        self.sources: dict[str, dict[int, Source]] = {name: {} for name in inputs}
+        self.expected: dict[str, int] = {}
+        self.released_ns = released_ns
+        self.repeats = 0
+        self.done = False
+
+    def add(self, name: str, source: int, sources: int, rows: Rows | None, watermark_ns: int, end_ns: int | None) -> None:
+        """Take one batch of `source`, one of `sources` writers of the input `name`."""
+        self.expected[name] = sources
+        state = self.sources[name].setdefault(source, Source())
+        if rows is not None and len(rows):
+            fresh = self._fresh(state, rows)
+            if len(fresh):
+                state.pending.append(fresh)
+                state.last_key = key_at(fresh, -1)
+        state.watermark_ns = max(state.watermark_ns, END_NS if end_ns is not None else watermark_ns)
+        if end_ns is not None:
+            state.end_ns = end_ns
+
+    def _fresh(self, state: Source, rows: Rows) -> Rows:
+        first, last = key_at(rows, 0), key_at(rows, -1)
+        floor = (self.released_ns, -1, -1, -1)
+        bar = max(state.last_key, floor)
+        if first > bar:
+            return rows
+        if last <= state.last_key or last < floor:
+            self.repeats += len(rows)
+            return rows.take(slice(0, 0))
+        keep = np.fromiter((key_at(rows, i) > bar for i in range(len(rows))), bool, len(rows))
+        self.repeats += int(len(rows) - keep.sum())
+        return rows.take(keep)
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that wait for a watermark (count)."""
+        return sum(len(rows) for by in self.sources.values() for s in by.values() for rows in s.pending)
+
+    def watermark_ns(self) -> int:
+        """Smallest watermark of all sources of all inputs; START_NS while one has not spoken."""
+        lowest = END_NS
+        for name in self.inputs:
+            by = self.sources[name]
+            if len(by) < self.expected.get(name, 1):
+                return START_NS
+            lowest = min(lowest, min(s.watermark_ns for s in by.values()))
+        return lowest
+
+    def release(self) -> Released | None:
+        """Return the rows below the watermark if it has moved since the last call, else None."""
+        watermark = self.watermark_ns()
+        if self.done or watermark <= self.released_ns:
+            return None
+        out: dict[str, Rows] = {}
+        for name in self.inputs:
+            ready: list[Rows] = []
+            for index in sorted(self.sources[name]):
+                state = self.sources[name][index]
+                keep: list[Rows] = []
+                for rows in state.pending:
+                    cut = int(np.searchsorted(rows["run_ns"], watermark, "left")) if watermark != END_NS else len(rows)
+                    if cut:
+                        ready.append(rows if cut == len(rows) else rows.take(slice(0, cut)))
+                    if cut < len(rows):
+                        keep.append(rows if cut == 0 else rows.take(slice(cut, None)))
+                state.pending = keep
+            if ready:
+                out[name] = Rows.concat(ready).sorted_by_order()
+        end_ns = None
+        if watermark == END_NS:
+            end_ns = max(s.end_ns or START_NS for by in self.sources.values() for s in by.values())
+            self.done = True
+        self.released_ns = watermark
+        return Released(out, watermark if end_ns is None else end_ns, end_ns)
+
+
+def key_at(rows: Rows, i: int) -> OrderKey:
+    """Order key of one row."""
+    return int(rows["run_ns"][i]), int(rows["capture_id"][i]), int(rows["capture_pos"][i]), int(rows["sub"][i])
+
+
+def restrict(rows: Mapping[str, Rows], name: str, row_type: str) -> Rows:
+    """Return the rows of one input, or none of its type."""
+    found = rows.get(name)
+    return Rows.empty(row_type) if found is None else found

@@ -1,0 +1,302 @@
+"""Columns of one row type, and their exact conversions to and from Arrow and JSON; holds no meaning and does no I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from akbypass import schemas
+from akbypass.schemas import NULL_INT32, NULL_INT64, Column, RowSchema
+
+Array = np.ndarray[Any, np.dtype[Any]]
+QUESTION_MARK = ord("?")
+ORDER = ("run_ns", "capture_id", "capture_pos", "sub")
+
+
+class Rows:
+    """Rows of one type as NumPy columns of equal length, keyed by column name.
+
+    Columns hold the types of `akbypass.schemas`: times as int64 ns, enums as ordinals, strings as NUL-padded bytes.
+    A Rows object is never changed after it is made; every method returns a new one.
+
+    >>> rows = Rows.build("latency", 1, value_ns=np.array([44_600_000]), venue=np.array([b"XNAS"]))
+    >>> rows.to_dicts()[0]["value_ns"], rows.to_dicts()[0]["cl_ord_id"]
+    (44600000, None)
+    """
+
+    __slots__ = ("columns", "schema")
+
+    def __init__(self, schema: RowSchema, columns: dict[str, Array]) -> None:
+        self.schema = schema
+        self.columns = columns
+
+    @classmethod
+    def build(cls, name: str, n: int, **columns: Any) -> Rows:
+        """Make n rows of type `name`; a column that is not given is unknown, or zero where it cannot be unknown.
+
+        Raises KeyError for a column that the schema does not have and ValueError for a wrong length.
+        """
+        schema = schemas.load(name)
+        made: dict[str, Array] = {}
+        for column in schema.columns:
+            value = columns.pop(column.name, None)
+            made[column.name] = _filled(column, n) if value is None else _coerced(column, value, n)
+        if columns:
+            raise KeyError(f"{name} has no column {', '.join(sorted(columns))}")
+        return cls(schema, made)
+
+    @classmethod
+    def empty(cls, name: str) -> Rows:
+        """Make no rows of type `name`."""
+        return cls.build(name, 0)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Rows]) -> Rows:
+        """Join rows of one type, at least one part, in the order given."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return cls(first.schema, {k: np.concatenate([p.columns[k] for p in parts]) for k in first.columns})
+
+    def __len__(self) -> int:
+        return len(self.columns["run_ns"])
+
+    def __getitem__(self, column: str) -> Array:
+        return self.columns[column]
+
+    def take(self, index: Any) -> Rows:
+        """Select rows by an index array, a boolean mask or a slice."""
+        return Rows(self.schema, {k: v[index] for k, v in self.columns.items()})
+
+    def with_columns(self, **columns: Array) -> Rows:
+        """Replace columns."""
+        return Rows(self.schema, {**self.columns, **columns})
+
+    def sorted_by_order(self) -> Rows:
+        """Sort by order key; rows that are in order already come back as they are."""
+        run_ns = self["run_ns"]
+        if len(self) < 2:
+            return self
+        if bool((run_ns[1:] > run_ns[:-1]).all()):
+            return self
+        return self.take(np.lexsort((self["sub"], self["capture_pos"], self["capture_id"], run_ns)))
+
+    def bytes_of(self, column: str) -> Array:
+        """View a string or address column as a (rows, width) array of uint8, for a kernel."""
+        array = np.ascontiguousarray(self.columns[column])
+        return array.view(np.uint8).reshape(len(array), array.dtype.itemsize)
+
+    # -- Arrow -----------------------------------------------------------------------------------------------------
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """Convert to a record batch of the row type's Arrow schema."""
+        arrays = [_to_arrow(c, self.columns[c.name]) for c in self.schema.columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema.arrow)
+
+    @classmethod
+    def from_arrow(cls, name: str, batch: pa.RecordBatch) -> Rows:
+        """Convert back; raises pa.ArrowInvalid when the batch has another schema."""
+        schema = schemas.load(name)
+        if not batch.schema.equals(schema.arrow):
+            raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {batch.schema.names}")
+        return cls(schema, {c.name: _from_arrow(c, batch.column(i)) for i, c in enumerate(schema.columns)})
+
+    def to_ipc(self) -> bytes:
+        """Write one Arrow IPC stream."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.schema.arrow) as writer:
+            writer.write_batch(self.to_arrow())
+        return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_ipc(cls, name: str, payload: bytes) -> Rows:
+        """Read one Arrow IPC stream; raises pa.ArrowInvalid for anything else."""
+        with pa.ipc.open_stream(payload) as reader:
+            batches = list(reader)
+        for batch in batches:
+            batch.validate(full=True)
+        return cls.concat([cls.from_arrow(name, b) for b in batches]) if batches else cls.empty(name)
+
+    # -- JSON ------------------------------------------------------------------------------------------------------
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Convert to plain values: times as integers (ns), enums as symbols, addresses as text, unknown as None."""
+        values = [_to_python(c, self.columns[c.name]) for c in self.schema.columns]
+        keys = [c.name for c in self.schema.columns]
+        return [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)]
+
+    def to_json_lines(self) -> list[bytes]:
+        """Write each row as one JSON object without a line end."""
+        return [orjson.dumps(row) for row in self.to_dicts()]
+
+    @classmethod
+    def from_dicts(cls, name: str, dicts: Iterable[Mapping[str, Any]]) -> Rows:
+        """Convert back from plain values; raises KeyError or ValueError for what the schema does not allow."""
+        rows = list(dicts)
+        schema = schemas.load(name)
+        made = {c.name: _from_python(c, [row[c.name] for row in rows]) for c in schema.columns}
+        return cls(schema, made)
+
+
+def _filled(column: Column, n: int) -> Array:
+    if column.kind == "list":
+        return _objects([[] for _ in range(n)])
+    if column.kind == "ip":
+        return np.zeros(n, "V16")
+    return np.full(n, column.null, column.dtype)
+
+
+def _coerced(column: Column, value: Any, n: int) -> Array:
+    if column.kind in ("text", "bytes", "list"):
+        array = value if isinstance(value, np.ndarray) else _objects(list(value))
+    else:
+        array = np.asarray(value)
+        if array.ndim == 0:
+            array = np.full(n, array, column.dtype)
+        elif column.kind == "ip" and array.dtype == np.uint8:
+            array = np.ascontiguousarray(array).view("V16").reshape(-1)
+        elif array.dtype != column.dtype:
+            array = array.astype(column.dtype)
+    if len(array) != n:
+        raise ValueError(f"expected {n} values of {column.name}, found {len(array)}")
+    return array
+
+
+def _objects(values: list[Any]) -> Array:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def string_lengths(array: Array) -> Array:
+    """Bytes of each NUL-padded string, without the padding."""
+    return np.strings.str_len(array)  # type: ignore[no-any-return]
+
+
+def _to_arrow(column: Column, array: Array) -> pa.Array:
+    n = len(array)
+    if column.kind == "timestamp":
+        mask = array == NULL_INT64 if column.nullable else None
+        return pa.array(array, pa.int64(), mask=mask).view(column.arrow)
+    if column.kind in ("long", "int"):
+        return pa.array(array, column.arrow, mask=array == column.null if column.nullable else None)
+    if column.kind == "double":
+        return pa.array(array, column.arrow, mask=np.isnan(array) if column.nullable else None)
+    if column.kind == "enum":
+        return pa.DictionaryArray.from_arrays(pa.array(array, pa.int8()), pa.array(column.symbols, pa.utf8()))
+    if column.kind == "ip":
+        return pa.FixedSizeBinaryArray.from_buffers(column.arrow, n, [None, pa.py_buffer(np.ascontiguousarray(array))])
+    if column.kind == "string":
+        lengths = string_lengths(array)
+        offsets = np.zeros(n + 1, np.int32)
+        np.cumsum(lengths, out=offsets[1:])
+        matrix = np.ascontiguousarray(array).view(np.uint8).reshape(n, column.width)
+        data = matrix[np.arange(column.width) < lengths[:, None]] if n else np.empty(0, np.uint8)
+        if data.size and int(data.max()) > 126:
+            data[data > 126] = QUESTION_MARK
+        made = pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(data))
+        return pa.compute.if_else(pa.array(lengths > 0), made, pa.scalar(None, pa.utf8())) if column.nullable else made
+    if column.kind == "boolean":
+        return pa.array(array, pa.bool_())
+    values = list(array)
+    if column.kind == "text" and column.nullable:
+        values = [v or None for v in values]
+    return pa.array(values, column.arrow)
+
+
+def _from_arrow(column: Column, array: pa.Array) -> Array:
+    n = len(array)
+    if column.kind == "timestamp":
+        array = array.view(pa.int64())
+    if column.kind in ("timestamp", "long", "int"):
+        filled = array.fill_null(column.null) if array.null_count else array
+        return filled.to_numpy(zero_copy_only=False).astype(column.dtype, copy=False)  # type: ignore[no-any-return]
+    if column.kind == "double":
+        return (array.fill_null(float("nan")) if array.null_count else array).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    if column.kind == "enum":
+        if tuple(array.dictionary.to_pylist()) != column.symbols:
+            raise pa.ArrowInvalid(f"expected the symbols {column.symbols} of {column.name}, found {array.dictionary}")
+        return array.indices.to_numpy(zero_copy_only=False).astype(np.int8, copy=False)  # type: ignore[no-any-return]
+    if column.kind == "ip":
+        whole = np.frombuffer(array.buffers()[1], "V16")
+        return whole[array.offset : array.offset + n]
+    if column.kind == "string":
+        if array.null_count:
+            array = array.fill_null("")
+        if n == 0:
+            return np.empty(0, column.dtype)
+        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + n + 1]
+        lengths = np.diff(offsets)
+        if int(lengths.max()) > column.width:
+            raise pa.ArrowInvalid(f"expected at most {column.width} bytes of {column.name}, found {int(lengths.max())}")
+        matrix = np.zeros((n, column.width), np.uint8)
+        if int(offsets[-1]) > int(offsets[0]):
+            data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+            matrix[np.arange(column.width) < lengths[:, None]] = data
+        return matrix.view(column.dtype).reshape(n)
+    if column.kind == "boolean":
+        return array.to_numpy(zero_copy_only=False).astype(bool, copy=False)  # type: ignore[no-any-return]
+    empty: Any = {"text": "", "bytes": b"", "list": []}[column.kind]
+    return _objects([empty if v is None else v for v in array.to_pylist()])
+
+
+def address_text(packed: bytes) -> str:
+    """Write a 16-byte address as text; IPv4-mapped addresses as dotted quads."""
+    address = ipaddress.IPv6Address(packed)
+    return str(address.ipv4_mapped or address)
+
+
+def address_bytes(text: str) -> bytes:
+    """Read an address into 16 bytes, IPv4 mapped; raises ValueError for anything else."""
+    address = ipaddress.ip_address(text)
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
+
+
+def _to_python(column: Column, array: Array) -> list[Any]:
+    values: list[Any]
+    if column.kind == "string":
+        values = [v.decode("ascii", "replace").replace("\ufffd", "?") for v in array.tolist()]
+        return [v or None for v in values] if column.nullable else values
+    if column.kind == "enum":
+        return [column.symbols[v] for v in array.tolist()]
+    if column.kind == "ip":
+        known: dict[bytes, str] = {}
+        return [known.get(v) or known.setdefault(v, address_text(v)) for v in (bytes(x) for x in array)]
+    if column.kind == "bytes":
+        return [v.hex() for v in array]
+    if column.kind == "double":
+        return [None if v != v else v for v in array.tolist()]
+    values = array.tolist()
+    if column.nullable:
+        null = column.null
+        return [None if v == null else v for v in values]
+    return values
+
+
+def _from_python(column: Column, values: list[Any]) -> Array:
+    if column.nullable:
+        values = [column.null if v is None else v for v in values]
+    if column.kind == "string":
+        raw = [v if isinstance(v, bytes) else v.encode("ascii", "replace") for v in values]
+        if any(len(v) > column.width for v in raw):
+            raise ValueError(f"expected at most {column.width} bytes of {column.name}, found {max(map(len, raw))}")
+        return np.array(raw, column.dtype)
+    if column.kind == "enum":
+        return np.array([column.code(v) for v in values], np.int8)
+    if column.kind == "ip":
+        return np.frombuffer(b"".join(address_bytes(v) for v in values), "V16")
+    if column.kind == "bytes":
+        return _objects([bytes.fromhex(v) for v in values])
+    if column.kind in ("text", "list"):
+        return _objects(values)
+    if column.kind == "double":
+        values = [float("nan") if v is None else v for v in values]
+    return np.array(values, column.dtype)
+
+
+__all__ = ["NULL_INT32", "NULL_INT64", "ORDER", "Array", "Rows", "address_bytes", "address_text", "string_lengths"]
