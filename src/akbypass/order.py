@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba as nb
 import numpy as np
 
+from akbypass.kernel import kernel
 from akbypass.rows import Array, Rows
 
 END_NS = int(np.iinfo(np.int64).max)  # watermark of a source that has ended
@@ -20,7 +20,7 @@ OrderKey = tuple[int, int, int, int]
 BEFORE_ALL: OrderKey = (START_NS, -1, -1, -1)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _fnv1a(matrix: Any, out: Any, stop_at_nul: bool) -> None:
     """Continue the hashes `out` (n) over the bytes of `matrix` (n, width); NUL padding does not count for strings."""
     for i in range(matrix.shape[0]):
@@ -33,7 +33,7 @@ def _fnv1a(matrix: Any, out: Any, stop_at_nul: bool) -> None:
         out[i] = h
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _avalanche(h: Any) -> None:
     """Mix every bit of `h` into every other (the 64-bit finaliser of MurmurHash3)."""
     for i in range(h.shape[0]):

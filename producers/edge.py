@@ -1,0 +1,1 @@
+"""The edge: captures in, rows by topic with watermarks out (to be completed by the capture work)."""
