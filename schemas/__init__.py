@@ -93,7 +93,9 @@ class Column:
             return NULL_INT32 if self.nullable else 0
         if self.kind == "double":
             return float("nan") if self.nullable else 0.0
-        return {"boolean": False, "string": b"", "text": "", "enum": 0, "ip": bytes(16), "bytes": b"", "list": ()}[self.kind]
+        return {"boolean": False, "string": b"", "text": "", "enum": 0, "ip": bytes(16), "bytes": b"", "list": ()}[
+            self.kind
+        ]
 
     def code(self, symbol: str) -> int:
         """Ordinal of an enum symbol; raises ValueError for a symbol that the schema does not have."""

@@ -63,7 +63,9 @@ class Feed(Part):
 
     name: str = Field(min_length=1, max_length=32, description="Feed.")
     venue: str = Field("", max_length=16, description="Venue; the feed's name when empty.")
-    protocol: str = Field("", description="Layout and framing, as itch-5.0/moldudp64; recognised by structure when empty.")
+    protocol: str = Field(
+        "", description="Layout and framing, as itch-5.0/moldudp64; recognised by structure when empty."
+    )
     lines: dict[str, str] = Field(default_factory=dict, description="Line name to `address:port` that it is sent to.")
 
     @field_validator("lines")
@@ -95,7 +97,9 @@ class FilterRule(Part):
     src_port: Port | None = Field(None, description="Source port.")
     dst_port: Port | None = Field(None, description="Destination port.")
     action: FilterAction = Field(FilterAction.LOG, description="What a match asks for.")
-    priority: int = Field(100, ge=1, le=1_000_000, description="1 is asked first; equal priorities in the order written.")
+    priority: int = Field(
+        100, ge=1, le=1_000_000, description="1 is asked first; equal priorities in the order written."
+    )
     description: str = Field("", description="Why the rule is there.")
 
     _check_src = field_validator("src_ip")(_network)
@@ -113,7 +117,9 @@ class Session(Part):
     venue: str = Field(description="Venue.")
     client: str = Field(description="CompID of the client side.")
     exchange: str = Field("", description="CompID of the venue's side; any when empty.")
-    sources: list[str] = Field(default_factory=list, description="Addresses or networks it may come from; any when empty.")
+    sources: list[str] = Field(
+        default_factory=list, description="Addresses or networks it may come from; any when empty."
+    )
 
 
 class Instrument(Part):
@@ -138,21 +144,41 @@ class Thresholds(Part):
     score_model: Literal["simple"] = Field("simple", description="simple: max(0, 100 − 10·gaps − 5·large packets).")
     score_alert: float = Field(95, ge=0, le=100, description="Alert when a feed's score falls below this.")
     large_packet_bytes: int = Field(1_500, ge=64, description="A frame above this is a large packet; bytes.")
-    reorder_window_us: int = Field(10_000, ge=0, description="How long a line that is behind may still deliver before a message counts as lost on all lines; µs.")
-    gap_settle_ms: int = Field(5_000, ge=1, description="How long a gap waits for a late delivery before its fate is settled; ms.")
+    reorder_window_us: int = Field(
+        10_000,
+        ge=0,
+        description="How long a line that is behind may still deliver before a message counts as lost on all lines; µs.",
+    )
+    gap_settle_ms: int = Field(
+        5_000, ge=1, description="How long a gap waits for a late delivery before its fate is settled; ms."
+    )
     gaps_open_max: int = Field(4_096, ge=16, description="Open gaps kept per line; the oldest is settled first.")
     held_messages_max: int = Field(65_536, ge=16, description="Messages held back per feed while a gap may still fill.")
-    latency_model: Literal["order_ack_median"] = Field("order_ack_median", description="order_ack_median: median order→ack of the last window, else TCP RTT.")
+    latency_model: Literal["order_ack_median"] = Field(
+        "order_ack_median", description="order_ack_median: median order→ack of the last window, else TCP RTT."
+    )
     syn_timeout_ms: int = Field(3_000, ge=1, description="A SYN without answer for this long is unanswered; ms.")
-    flows_max: int = Field(1_000_000, ge=1_000, description="TCP flows followed per partition; the oldest is dropped first.")
-    orders_max: int = Field(100_000, ge=1_000, description="Open requests followed per partition; the oldest is dropped first.")
-    scan_theta0: float = Field(0.8, gt=0, lt=1, description="Probability that a benign source's first contact succeeds.")
+    flows_max: int = Field(
+        1_000_000, ge=1_000, description="TCP flows followed per partition; the oldest is dropped first."
+    )
+    orders_max: int = Field(
+        100_000, ge=1_000, description="Open requests followed per partition; the oldest is dropped first."
+    )
+    scan_theta0: float = Field(
+        0.8, gt=0, lt=1, description="Probability that a benign source's first contact succeeds."
+    )
     scan_theta1: float = Field(0.2, gt=0, lt=1, description="Probability that a scanner's first contact succeeds.")
     scan_alpha: float = Field(0.01, gt=0, lt=1, description="Accepted probability of a false alarm.")
     scan_beta: float = Field(0.99, gt=0, lt=1, description="Wanted probability of detection.")
-    edge_model: Literal["simple"] = Field("simple", description="simple: best bid on one venue − best ask on another, before costs.")
-    edge_min_nanos: int = Field(20_000_000, ge=0, description="An opportunity is an edge above this; 1e-9 currency units.")
-    edge_cost_nanos: int = Field(10_000_000, ge=0, description="Cost per unit that profit subtracts; 1e-9 currency units.")
+    edge_model: Literal["simple"] = Field(
+        "simple", description="simple: best bid on one venue − best ask on another, before costs."
+    )
+    edge_min_nanos: int = Field(
+        20_000_000, ge=0, description="An opportunity is an edge above this; 1e-9 currency units."
+    )
+    edge_cost_nanos: int = Field(
+        10_000_000, ge=0, description="Cost per unit that profit subtracts; 1e-9 currency units."
+    )
     quote_age_ms: int = Field(0, ge=0, description="A quote older than this counts as stale; 0 for no limit; ms.")
 
     @model_validator(mode="after")
@@ -171,8 +197,12 @@ class Kafka(Part):
     replication_factor: int = Field(1, ge=1, le=10, description="Copies of every partition.")
     batch_rows_max: int = Field(4_096, ge=1, le=4_096, description="Rows in one message.")
     batch_bytes_max: int = Field(768 * 1024, ge=4_096, le=768 * 1024, description="Bytes in one message.")
-    queue_bytes_max: int = Field(128 * 1024 * 1024, ge=1 << 20, description="Bytes that wait in a producer before it blocks.")
-    options: dict[str, str] = Field(default_factory=dict, description="Further librdkafka options, as security.protocol.")
+    queue_bytes_max: int = Field(
+        128 * 1024 * 1024, ge=1 << 20, description="Bytes that wait in a producer before it blocks."
+    )
+    options: dict[str, str] = Field(
+        default_factory=dict, description="Further librdkafka options, as security.protocol."
+    )
 
 
 class ClickHouse(Part):
@@ -180,7 +210,9 @@ class ClickHouse(Part):
 
     url: str = Field("", description="HTTP address as http://user@host:8123/database; empty for the embedded store.")
     database: str = Field("akbypass", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$", description="Database.")
-    password_env: str = Field("AKBYPASS_CLICKHOUSE_PASSWORD", description="Environment variable that holds the password.")
+    password_env: str = Field(
+        "AKBYPASS_CLICKHOUSE_PASSWORD", description="Environment variable that holds the password."
+    )
 
 
 class Store(Part):
@@ -204,7 +236,9 @@ class Config(Part):
     points: list[Point] = Field(default_factory=lambda: [Point()], description="Capture points.")
     exchanges: list[ExchangeConnection] = Field(default_factory=list, description="Order gateways.")
     feeds: list[Feed] = Field(default_factory=list, description="Market-data feeds.")
-    sessions: list[Session] = Field(default_factory=list, description="Order sessions that may trade; empty for no check.")
+    sessions: list[Session] = Field(
+        default_factory=list, description="Order sessions that may trade; empty for no check."
+    )
     instruments: list[Instrument] = Field(default_factory=list, description="Instrument groups.")
     rules: list[FilterRule] = Field(default_factory=list, description="Filter rules.")
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Windows, limits, formulas.")

@@ -76,7 +76,9 @@ def make_ids(topology: str, run_id: str, *columns: Array) -> Array:
 
 def make_id(topology: str, run_id: str, *cause: int | str | bytes) -> bytes:
     """Derive one id from a cause, for a core that makes rows one by one; order and types of `cause` matter."""
-    text = "\x1f".join([topology, run_id, *(c.decode("ascii", "replace") if isinstance(c, bytes) else str(c) for c in cause)])
+    text = "\x1f".join(
+        [topology, run_id, *(c.decode("ascii", "replace") if isinstance(c, bytes) else str(c) for c in cause)]
+    )
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest().encode()
 
 
@@ -115,7 +117,9 @@ def number_rows(rows: Rows, topology: str, run_id: str) -> Rows:
     ids = rows["id"]
     missing = ids == b""
     if missing.any():
-        made = make_ids(f"{topology}/{rows.schema.name}", run_id, *(rows[k] for k in ("run_ns", "capture_id", "capture_pos", "sub")))
+        made = make_ids(
+            f"{topology}/{rows.schema.name}", run_id, *(rows[k] for k in ("run_ns", "capture_id", "capture_pos", "sub"))
+        )
         rows = rows.with_columns(id=np.where(missing, made, ids))
     return rows
 
@@ -154,7 +158,9 @@ class Merge:
         self.repeats = 0
         self.done = False
 
-    def add(self, name: str, source: int, sources: int, rows: Rows | None, watermark_ns: int, end_ns: int | None) -> None:
+    def add(
+        self, name: str, source: int, sources: int, rows: Rows | None, watermark_ns: int, end_ns: int | None
+    ) -> None:
         """Take one batch of `source`, one of `sources` writers of the input `name`."""
         self.expected[name] = sources
         state = self.sources[name].setdefault(source, Source())

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from akbypass import order
 from akbypass.config import Config
-from akbypass.order import Merge
+from akbypass.order import END_NS, START_NS, Merge
 from akbypass.rows import Array, Rows
 
 
@@ -75,7 +75,14 @@ class TopologyPartition:
         self.ended: dict[str, int] = {}  # run_id → end_ns, oldest first
 
     def add(
-        self, topic: str, run_id: str, source: int, sources: int, rows: Rows | None, watermark_ns: int, end_ns: int | None
+        self,
+        topic: str,
+        run_id: str,
+        source: int,
+        sources: int,
+        rows: Rows | None,
+        watermark_ns: int,
+        end_ns: int | None,
     ) -> None:
         """Take one batch of an input topic."""
         if run_id in self.ended:
@@ -108,3 +115,23 @@ class TopologyPartition:
     def pending_rows(self) -> int:
         """Rows that wait for a watermark (count)."""
         return sum(run.merge.pending_rows for run in self.runs.values())
+
+    def released_ns(self, run_id: str) -> int:
+        """Up to where rows of a run have been taken; END_NS once it has ended."""
+        if run_id in self.ended:
+            return END_NS
+        run = self.runs.get(run_id)
+        return START_NS if run is None else run.merge.released_ns
+
+    def snapshot(self) -> tuple[dict[str, Array], dict[str, int]]:
+        """Copy the state of every open run: arrays named run_id/name, and up to where each run was taken (ns)."""
+        arrays = {f"{r}/{name}": a for r, run in self.runs.items() for name, a in run.core.snapshot().items()}
+        return arrays, {r: run.merge.released_ns for r, run in self.runs.items()}
+
+    def restore(self, arrays: Mapping[str, Array], released: Mapping[str, int], ended: Mapping[str, int]) -> None:
+        """Take over a snapshot; rows that it has taken will be dropped as repeats when they come again."""
+        self.ended = dict(ended)
+        for run_id, released_ns in released.items():
+            core = self.topology.make_core(self.config, run_id, self.partition)
+            core.restore({k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(run_id + "/")})
+            self.runs[run_id] = _Run(Merge(self.topology.inputs, released_ns), core)

@@ -1,0 +1,303 @@
+"""Runs topologies as Faust apps in one process: Faust carries and supervises, the cores compute, checkpoints remember.
+
+Not Faust's: state (design rule 7), acknowledgement (behind a checkpoint only), production (one idempotent producer).
+Measured on Faust 0.15.3: an exception acknowledges the record, so agents here catch what foreign bytes can do and let
+everything else end the process; a crashed worker stands still for its session time-out unless membership is static.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faust
+import numpy as np
+from faust.types import TP
+
+from akbypass import batch, topics
+from akbypass.batch import BatchError
+from akbypass.checkpoint import CheckpointStore, pack
+from akbypass.config import Config
+from akbypass.order import make_id
+from akbypass.progress import Progress
+from akbypass.rows import Rows
+from akbypass.topology import Emission, Topology, TopologyPartition
+from akbypass.transport import Publisher, RunWriter
+
+log = logging.getLogger("akbypass.worker")
+
+ADVANCE_S = 0.02  # how long rows may wait for company before the cores step
+CHECKPOINT_S = 2.0  # how often state is saved
+PENDING_ROWS_MAX = 400_000  # rows of one input that may wait for the others before the input is paused
+BUFFER_MESSAGES = 16  # messages that Faust holds per stream; ours are up to 768 KiB each
+FETCH_BYTES = 4 * 1024 * 1024
+
+
+@contextmanager
+def _fatal(name: str) -> Iterator[None]:
+    """End the process on any error of ours: going on would acknowledge what was not done, a restart repeats it."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s failed; the worker ends and starts again from its checkpoint", name)
+        logging.shutdown()
+        os._exit(1)
+
+
+class _Partition:
+    """One partition of one topology: input progress, state, and the writers of its runs."""
+
+    def __init__(self, worker: TopologyWorker, number: int) -> None:
+        self.number = number
+        self.progress = Progress(TopologyPartition(worker.topology, worker.config, number))
+        self.store = CheckpointStore(
+            worker.config, worker.bootstrap, worker.publisher, worker.topology.name, worker.topology.version, number
+        )
+        self.writers: dict[str, RunWriter] = {}
+        self.saved: dict[str, int] = {}
+
+    def load(self) -> None:
+        """Take the next epoch and the newest state."""
+        found = self.store.load()
+        if found.meta:
+            self.progress.restore(found.meta, found.arrays)
+            self.saved = dict(self.progress.next_offset)
+
+
+class TopologyWorker:
+    """One topology as a Faust app: `app` is to be run by a faust.Worker."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        config: Config,
+        bootstrap: str,
+        publisher: Publisher,
+        member: str,
+        marked: frozenset[str],
+    ) -> None:
+        self.topology, self.config, self.bootstrap, self.publisher = topology, config, bootstrap, publisher
+        self.marked = [t for t in topology.outputs if t in marked]
+        self.partitions: dict[int, _Partition] = {}
+        self.paused: set[TP] = set()
+        self.rejected = 0
+        self._names = {topics.full_name(config.kafka.prefix, t): t for t in topology.inputs}
+        self._advanced_s = 0.0
+        self._generation = 0
+        self._saving = asyncio.Lock()
+        self.app = self._make_app(member)
+
+    def _make_app(self, member: str) -> Any:
+        kafka = self.config.kafka
+        app = faust.App(
+            f"{kafka.prefix}{self.topology.name}",
+            broker=[f"kafka://{b}" for b in self.bootstrap.split(",")],
+            store="memory://",
+            web_enabled=False,
+            topic_partitions=kafka.partitions,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            broker_commit_interval=1.0,
+            broker_session_timeout=10.0,
+            broker_heartbeat_interval=2.0,
+            broker_max_poll_interval=600.0,
+            consumer_group_instance_id=f"{member}-{self.topology.name}",
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=FETCH_BYTES,
+            stream_buffer_maxsize=BUFFER_MESSAGES,
+            stream_wait_empty=False,
+            worker_redirect_stdouts=False,
+        )
+        source = app.topic(*self._names, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+        @app.agent(source, name=f"{self.topology.name}.agent", concurrency=1)
+        async def agent(stream: Any) -> None:
+            async for event in stream.noack().events():  # raw batch message of an input topic
+                with _fatal(self.topology.name):
+                    await self._take(event)
+
+        @app.task
+        async def advance() -> None:
+            while not app.should_stop:
+                await asyncio.sleep(ADVANCE_S)
+                with _fatal(self.topology.name):
+                    self._advance()
+
+        @app.task
+        async def checkpoint() -> None:
+            while not app.should_stop:
+                await asyncio.sleep(CHECKPOINT_S)
+                with _fatal(self.topology.name):
+                    await self.save()
+
+        @app.on_partitions_revoked.connect
+        async def revoked(app: Any, revoked: Any, **kwargs: Any) -> None:
+            await self.save()
+
+        @app.on_before_shutdown.connect
+        async def closing(app: Any, **kwargs: Any) -> None:
+            await self.save()
+
+        app.on_partitions_assigned.connect(self._hook_seek)
+        return app
+
+    # -- assignment: newest checkpoint, then seek to its offsets ---------------------------------------------------
+
+    async def _hook_seek(self, app: Any, assigned: Any, **kwargs: Any) -> None:
+        """Make Faust's own seek (to committed offsets) end at the offsets of the checkpoints; runs before it."""
+        consumer = app.consumer
+        if getattr(consumer, "akbypass_seek", None) is self:
+            return
+        original = consumer.perform_seek
+
+        async def perform_seek() -> None:
+            await original()
+            await self._restore(consumer)
+
+        consumer.perform_seek = perform_seek
+        consumer.akbypass_seek = self
+
+    async def _restore(self, consumer: Any) -> None:
+        loop = asyncio.get_running_loop()
+        wanted = sorted({tp.partition for tp in consumer.assignment() if tp.topic in self._names})
+        self.partitions = {}
+        loaded = {n: _Partition(self, n) for n in wanted}
+        for partition in loaded.values():
+            await loop.run_in_executor(None, partition.load)
+        for tp in sorted(consumer.assignment()):
+            topic = self._names.get(tp.topic)
+            if topic is None:
+                continue
+            offset = loaded[tp.partition].progress.next_offset.get(topic, 0)
+            position = TP(tp.topic, tp.partition)
+            await consumer.seek(position, offset)
+            # Faust compares acknowledged offsets with these; without them it would wait for what we do not read again
+            consumer._read_offset[position] = offset or None
+            consumer._committed_offset[position] = offset or None
+            for kept in (consumer._acked, consumer._acked_index, consumer._gap):
+                kept.pop(position, None)
+        self.partitions = loaded
+        self._generation += 1
+        log.info("%s: partitions %s from their checkpoints", self.topology.name, wanted)
+
+    # -- input -----------------------------------------------------------------------------------------------------
+
+    async def _take(self, event: Any) -> None:
+        message = event.message
+        partition = self.partitions.get(message.partition)
+        if partition is None:
+            return  # of an assignment that is gone; it is read again by its new owner
+        topic = self._names[message.topic]
+        headers = list(message.headers.items()) if isinstance(message.headers, dict) else message.headers
+        try:
+            found = batch.decode(topic, event.value, headers)
+        except BatchError as error:
+            found = None
+            self._reject(topic, message, event.value, str(error))
+        fresh = partition.progress.take(topic, message.offset, found, event)
+        event.value = message.value = None  # only the offset is needed from here on
+        if not fresh:
+            return
+        self._hold_back(topic, message, partition)
+        if time.monotonic() - self._advanced_s > ADVANCE_S:
+            self._advance()
+            await asyncio.sleep(0)
+
+    def _reject(self, topic: str, message: Any, value: bytes | None, reason: str) -> None:
+        """Write a poison message to `rejected`; it belongs to no run, so it gets one of its own by its place."""
+        self.rejected += 1
+        place = f"{topic}[{message.partition}]@{message.offset}"
+        run_id = make_id("poison", place).decode()
+        row = Rows.build(
+            "rejected", 1, run_ns=int(message.timestamp * 1e9), ts_capture_ns=int(message.timestamp * 1e9), id=make_id("rejected", place),
+            stage=self.topology.name.encode(), topic=topic.encode()[:32], reason=b"not_a_batch", detail=[f"{place}: {reason}"],
+            partition=np.array([message.partition]), offset=np.array([message.offset]), bytes=[(value or b"")[:1024]],
+        )  # fmt: skip
+        RunWriter(self.publisher, run_id, 0, 1).write({"rejected": row}, int(message.timestamp * 1e9) + 1, None)
+        log.warning("rejected %s: %s", place, reason)
+
+    def _hold_back(self, topic: str, message: Any, partition: _Partition) -> None:
+        """Pause an input that is far ahead of the others, so that what waits for them stays bounded."""
+        if len(self.topology.inputs) > 1 and self._waiting(partition, topic) > PENDING_ROWS_MAX:
+            position = TP(message.topic, message.partition)
+            self.app.consumer.pause_partitions({position})
+            self.paused.add(position)
+
+    @staticmethod
+    def _waiting(partition: _Partition, topic: str) -> int:
+        runs = partition.progress.partition.runs.values()
+        return sum(len(r) for run in runs for s in run.merge.sources[topic].values() for r in s.pending)
+
+    # -- output ----------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        for partition in self.partitions.values():
+            for emission in partition.progress.partition.advance():
+                self._publish(partition, emission)
+        resumed = {
+            tp
+            for tp in self.paused
+            if tp.partition not in self.partitions
+            or self._waiting(self.partitions[tp.partition], self._names[tp.topic]) < PENDING_ROWS_MAX // 2
+        }
+        if resumed:
+            self.app.consumer.resume_partitions(resumed)
+            self.paused -= resumed
+        self._advanced_s = time.monotonic()
+
+    def _publish(self, partition: _Partition, emission: Emission) -> None:
+        writer = partition.writers.get(emission.run_id)
+        if writer is None:
+            count = self.config.kafka.partitions
+            writer = partition.writers[emission.run_id] = RunWriter(
+                self.publisher, emission.run_id, partition.number, count
+            )
+        writer.write(
+            emission.rows, emission.watermark_ns, emission.end_ns, marked=self.marked, ending=self.topology.outputs
+        )  # fmt: skip
+        if emission.end_ns is not None:
+            del partition.writers[emission.run_id]
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    async def save(self) -> None:
+        """Save every partition that has moved, then acknowledge what its checkpoint covers."""
+        async with self._saving:
+            await self._save()
+
+    async def _save(self) -> None:
+        loop, generation = asyncio.get_running_loop(), self._generation
+        for partition in list(self.partitions.values()):
+            progress = partition.progress
+            tokens = progress.settle()
+            if not tokens and progress.next_offset == partition.saved:
+                continue
+            arrays, released = progress.partition.snapshot()
+            meta, offsets = progress.meta(released), dict(progress.next_offset)
+            data = pack(arrays)
+            await loop.run_in_executor(None, partition.store.save, data, meta)
+            if generation != self._generation:
+                return  # assigned anew meanwhile; the new owner reads from the checkpoint
+            partition.saved = offsets
+            for event in tokens:
+                event.ack()
+
+
+def run_worker(
+    topologies: tuple[Topology, ...], config: Config, bootstrap: str, member: str, marked: frozenset[str]
+) -> None:
+    """Run topologies until SIGTERM or SIGINT; any failure ends the process with code 1, to be started anew."""
+    publisher = Publisher(config, bootstrap)
+    workers = [TopologyWorker(t, config, bootstrap, publisher, member, marked) for t in topologies]
+    first, *rest = [w.app for w in workers]
+    for app in (first, *rest):
+        app.finalize()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    worker = faust.Worker(first, *rest, loglevel=os.environ.get("AKBYPASS_LOG", "WARNING"), redirect_stdouts=False)
+    worker.execute_from_commandline()

@@ -1,0 +1,159 @@
+"""Messages on Kafka: rows in, (value, headers) out, and back; talks to no broker.
+
+Topics of encoding `arrow` carry the envelope of schemas/packet_batch: many rows and a watermark in one message.
+Topics of encoding `plain` carry one JSON record a message for whoever subscribes; run and source stand in headers,
+and a message without a value marks the end of a source's run.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import fastavro
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from akbypass import schemas, topics
+from akbypass.order import END_NS, START_NS
+from akbypass.rows import Rows
+
+Headers = list[tuple[str, bytes]]
+HEAD_BYTES = 8 * 1024  # envelope, Arrow schema and padding of one message
+
+
+class BatchError(ValueError):
+    """A message that is not one of ours; says what was expected and what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One message: rows of a topic from one source of a run, and how far that source has spoken."""
+
+    topic: str
+    run_id: str
+    source: int
+    sources: int
+    rows: Rows | None
+    watermark_ns: int
+    end_ns: int | None = None
+    sequence: int = 0
+    publish_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Kafka message; `key` is set for plain records only."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    rows: int
+
+
+def encode(batch: Batch, rows_max: int, bytes_max: int) -> Iterator[Message]:
+    """Write a batch as one or more messages of at most `rows_max` rows and `bytes_max` bytes."""
+    if schemas.load(topics.row_type(batch.topic)).encoding == "plain":
+        yield from _encode_plain(batch)
+    else:
+        yield from _encode_arrow(batch, rows_max, bytes_max)
+
+
+def _encode_arrow(batch: Batch, rows_max: int, bytes_max: int) -> Iterator[Message]:
+    rows = batch.rows
+    if rows is None or len(rows) == 0:
+        yield _envelope(batch, b"", 0, batch.watermark_ns, batch.end_ns)
+        return
+    start, n = 0, len(rows)
+    while start < n:
+        take = min(rows_max, n - start)
+        payload = rows.take(slice(start, start + take)).to_ipc()
+        while len(payload) + HEAD_BYTES > bytes_max and take > 1:
+            take = max(1, min(take - 1, take * (bytes_max - HEAD_BYTES) // len(payload)))
+            payload = rows.take(slice(start, start + take)).to_ipc()
+        last = start + take == n
+        watermark = batch.watermark_ns if last else int(rows["run_ns"][start + take])
+        yield _envelope(batch, payload, take, watermark, batch.end_ns if last else None)
+        start += take
+
+
+def _envelope(batch: Batch, payload: bytes, rows: int, watermark_ns: int, end_ns: int | None) -> Message:
+    out = io.BytesIO()
+    schema = schemas.load(topics.row_type(batch.topic))
+    record = {
+        "run_id": batch.run_id, "schema": f"{schema.name}.v{schema.version}", "source": batch.source,
+        "sources": batch.sources, "sequence": batch.sequence, "rows": rows, "watermark_ns": watermark_ns,
+        "end_ns": end_ns, "publish_ns": batch.publish_ns, "payload": payload,
+    }  # fmt: skip
+    fastavro.schemaless_writer(out, schemas.envelope(), record)
+    return Message(None, out.getvalue(), [], rows)
+
+
+def _encode_plain(batch: Batch) -> Iterator[Message]:
+    headers: Headers = [
+        ("run_id", batch.run_id.encode()),
+        ("source", b"%d" % batch.source),
+        ("sources", b"%d" % batch.sources),
+    ]
+    if batch.rows is not None:
+        column = batch.rows.schema.key[0]
+        for key, value in zip(batch.rows[column].tolist(), batch.rows.to_json_lines(), strict=True):
+            yield Message(key, value, headers, 1)
+    if batch.end_ns is not None:
+        yield Message(None, None, [*headers, ("end_ns", b"%d" % batch.end_ns)], 0)
+
+
+def decode(topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None) -> Batch:
+    """Read one message of a topic; raises BatchError for anything that `encode` does not write."""
+    try:
+        if schemas.load(topics.row_type(topic)).encoding == "plain":
+            return _decode_plain(topic, value, dict(headers or ()))
+        return _decode_arrow(topic, value or b"")
+    except BatchError:
+        raise
+    # fastavro, Arrow and JSON raise many kinds for foreign bytes; each means the same here
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        EOFError,
+        OSError,
+        ArithmeticError,
+        pa.ArrowException,
+    ) as error:
+        raise BatchError(
+            f"expected a message of {topic}, found {len(value or b'')} bytes that are none: {error}"
+        ) from error
+
+
+def _decode_arrow(topic: str, value: bytes) -> Batch:
+    name = topics.row_type(topic)
+    reader = io.BytesIO(value)
+    record = fastavro.schemaless_reader(reader, schemas.envelope(), None)
+    if not isinstance(record, dict) or reader.read(1):
+        raise BatchError(f"expected one envelope, found more behind it in a message of {topic}")
+    expected = f"{name}.v{schemas.load(name).version}"
+    if record["schema"] != expected:
+        raise BatchError(f"expected rows of {expected}, found {record['schema']!r:.60}")
+    rows = Rows.from_ipc(name, record["payload"]) if record["rows"] else None
+    if rows is not None and len(rows) != record["rows"]:
+        raise BatchError(f"expected {record['rows']} rows, found {len(rows)}")
+    if not 0 <= record["source"] < record["sources"] <= 65_536:
+        raise BatchError(f"expected a source below {record['sources']}, found {record['source']}")
+    if rows is not None and np.any(rows["run_ns"][1:] < rows["run_ns"][:-1]):
+        raise BatchError("expected rows in order, found run_ns that goes back")
+    return Batch(
+        topic, record["run_id"], record["source"], record["sources"], rows, record["watermark_ns"], record["end_ns"],
+        record["sequence"], record["publish_ns"],
+    )  # fmt: skip
+
+
+def _decode_plain(topic: str, value: bytes | None, headers: dict[str, bytes]) -> Batch:
+    run_id, source, sources = headers["run_id"].decode("ascii"), int(headers["source"]), int(headers["sources"])
+    if value is None:
+        return Batch(topic, run_id, source, sources, None, END_NS, int(headers["end_ns"]))
+    rows = Rows.from_dicts(topics.row_type(topic), [orjson.loads(value)])
+    return Batch(topic, run_id, source, sources, rows, START_NS)

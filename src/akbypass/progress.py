@@ -1,0 +1,106 @@
+"""Which input offsets a checkpoint may acknowledge, and what to know again after a restart; does no I/O.
+
+A message is done when the rows it brought have been taken by the core. Offsets move over done messages only, in order.
+What a done message said about its source (watermark, end) is kept with the offset, because it will not be read again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from akbypass.batch import Batch
+from akbypass.order import END_NS, START_NS
+from akbypass.topology import TopologyPartition
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    offset: int
+    run_id: str
+    source: int
+    sources: int
+    watermark_ns: int
+    end_ns: int | None
+    last_run_ns: int | None  # of its rows; None without rows
+    token: Any  # acknowledged with the offset
+
+
+@dataclass
+class Progress:
+    """Input side of one topology partition."""
+
+    partition: TopologyPartition
+    next_offset: dict[str, int] = field(default_factory=dict)  # per topic, first offset that is not done
+    seen_offset: dict[str, int] = field(default_factory=dict)  # per topic, last offset taken
+    spoken: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # run → topic → what done messages said
+    _open: dict[str, deque[_Entry]] = field(default_factory=dict)
+
+    def take(self, topic: str, offset: int, batch: Batch | None, token: Any) -> bool:
+        """Take one message; returns False for an offset that was taken before. `batch` is None for a rejected one."""
+        if offset <= self.seen_offset.get(topic, -1) or offset < self.next_offset.get(topic, 0):
+            return False
+        self.seen_offset[topic] = offset
+        if batch is None:
+            entry = _Entry(offset, "", 0, 1, START_NS, None, None, token)
+        else:
+            rows = batch.rows
+            last = int(rows["run_ns"][-1]) if rows is not None and len(rows) else None
+            entry = _Entry(
+                offset, batch.run_id, batch.source, batch.sources, batch.watermark_ns, batch.end_ns, last, token
+            )
+            self.partition.add(
+                topic, batch.run_id, batch.source, batch.sources, rows, batch.watermark_ns, batch.end_ns
+            )  # fmt: skip
+        self._open.setdefault(topic, deque()).append(entry)
+        return True
+
+    def settle(self) -> list[Any]:
+        """Move offsets over the messages that are done and return their tokens, to be acknowledged after the save."""
+        tokens = []
+        for topic, entries in self._open.items():
+            while entries and self._done(entries[0]):
+                entry = entries.popleft()
+                self.next_offset[topic] = entry.offset + 1
+                tokens.append(entry.token)
+                self._remember(topic, entry)
+        for run_id in list(self.spoken):
+            if run_id in self.partition.ended:
+                del self.spoken[run_id]
+        return tokens
+
+    def _done(self, entry: _Entry) -> bool:
+        return entry.last_run_ns is None or self.partition.released_ns(entry.run_id) > entry.last_run_ns
+
+    def _remember(self, topic: str, entry: _Entry) -> None:
+        if not entry.run_id or entry.run_id in self.partition.ended:
+            return
+        said = self.spoken.setdefault(entry.run_id, {}).setdefault(topic, {"sources": entry.sources, "by": {}})
+        before, end = said["by"].get(str(entry.source), (START_NS, None))
+        watermark = END_NS if entry.end_ns is not None else entry.watermark_ns
+        said["by"][str(entry.source)] = (max(before, watermark), entry.end_ns if entry.end_ns is not None else end)
+
+    @property
+    def open_messages(self) -> int:
+        """Messages that were taken and are not done (count)."""
+        return sum(len(entries) for entries in self._open.values())
+
+    def meta(self, released: Mapping[str, int]) -> dict[str, Any]:
+        """What a manifest says beside the state."""
+        ended = dict(self.partition.ended)
+        return {"offsets": dict(self.next_offset), "spoken": self.spoken, "released": dict(released), "ended": ended}
+
+    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Take over a checkpoint: afterwards the inputs are to be read from `next_offset`."""
+        self.partition.restore(arrays, meta["released"], meta["ended"])
+        self.next_offset = {topic: int(offset) for topic, offset in meta["offsets"].items()}
+        self.spoken = {}
+        for run_id, by_topic in meta["spoken"].items():
+            for topic, said in by_topic.items():
+                kept: dict[str, Any] = {"sources": said["sources"], "by": {}}
+                self.spoken.setdefault(run_id, {})[topic] = kept
+                for source, (watermark, end) in said["by"].items():
+                    kept["by"][source] = (watermark, end)
+                    self.partition.add(topic, run_id, int(source), said["sources"], None, watermark, end)

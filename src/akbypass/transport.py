@@ -1,0 +1,217 @@
+"""The broker, as every stage uses it: topics, one idempotent producer, consumers; knows no row's meaning."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from akbypass import batch, schemas, topics
+from akbypass.batch import Batch
+from akbypass.config import Config
+from akbypass.errors import ServiceError
+from akbypass.order import START_NS
+from akbypass.rows import Rows
+
+DELIVERY_TIMEOUT_S = 120  # longest outage of the broker that a producer waits out
+MESSAGE_BYTES_MAX = 2 * 1024 * 1024  # broker-side limit; our batches stay below half of it
+
+
+def client_options(config: Config, bootstrap: str) -> dict[str, str | int | float | bool]:
+    """librdkafka options that every client shares."""
+    return {"bootstrap.servers": bootstrap, "log_level": 3, **config.kafka.options}
+
+
+def checkpoint_topic(config: Config, topology: str) -> str:
+    """Full name of the topic that holds a topology's checkpoints."""
+    return f"{config.kafka.prefix}checkpoints.{topology}.v1"
+
+
+def declare_topics(config: Config, bootstrap: str, names: Iterable[str], topologies: Iterable[str]) -> None:
+    """Create the topics that do not exist; raises ServiceError when one exists with another number of partitions."""
+    admin = AdminClient(client_options(config, bootstrap))
+    kafka = config.kafka
+    common = {"max.message.bytes": str(MESSAGE_BYTES_MAX)}
+    kept = {**common, "retention.ms": str(config.retention.topics_hours * 3_600_000), "compression.type": "producer"}
+    compacted = {
+        **common, "cleanup.policy": "compact", "segment.bytes": str(32 * 1024 * 1024), "segment.ms": "600000",
+        "min.cleanable.dirty.ratio": "0.2", "delete.retention.ms": "60000",
+    }  # fmt: skip
+    wanted = {topics.full_name(kafka.prefix, name): kept for name in names}
+    wanted |= {checkpoint_topic(config, name): compacted for name in topologies}
+    try:
+        existing = admin.list_topics(timeout=30).topics
+        for name in wanted.keys() & existing.keys():
+            found = len(existing[name].partitions)
+            if found != kafka.partitions:
+                raise ServiceError(
+                    f"topic {name}: expected {kafka.partitions} partitions, found {found}; "
+                    "set kafka.partitions to it or choose another kafka.prefix"
+                )
+        new = [
+            NewTopic(name, kafka.partitions, kafka.replication_factor, config=options)
+            for name, options in wanted.items()
+            if name not in existing
+        ]
+        for name, future in admin.create_topics(new).items() if new else ():
+            try:
+                future.result(30)
+            except KafkaException as error:
+                if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                    raise ServiceError(f"topic {name} could not be created: {error}") from error
+    except KafkaException as error:
+        raise ServiceError(f"broker {bootstrap}: {error}; is it running?") from error
+
+
+class Publisher:
+    """An idempotent producer with a bounded queue: `send` blocks while it is full, `flush` waits for all reports.
+
+    Thread-safe. Raises ServiceError, from `send` or `flush`, once a message could not be delivered.
+    """
+
+    def __init__(self, config: Config, bootstrap: str) -> None:
+        self.config = config
+        self.delivered = Counter[str]()
+        self.bytes_delivered = 0
+        self._failure: str | None = None
+        self._lock = threading.Lock()
+        self._producer = Producer(
+            {
+                **client_options(config, bootstrap),
+                "acks": "all",
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 5,
+                "batch.size": 1_000_000,
+                "message.max.bytes": MESSAGE_BYTES_MAX,
+                "queue.buffering.max.kbytes": config.kafka.queue_bytes_max // 1024,
+                "delivery.timeout.ms": DELIVERY_TIMEOUT_S * 1000,
+            }
+        )
+
+    def send(self, topic: str, partition: int, message: batch.Message) -> None:
+        """Queue one message for a full topic name."""
+        self.produce(topic, partition, message.value, message.key, message.headers)
+
+    def produce(
+        self, topic: str, partition: int, value: bytes | None, key: bytes | None, headers: batch.Headers
+    ) -> None:
+        """Queue one message; waits while the queue is full."""
+        while True:
+            self._check()
+            try:
+                self._producer.produce(
+                    topic, value, key, partition=partition, headers=headers or None, on_delivery=self._delivered
+                )
+                self._producer.poll(0)
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S + 10) -> None:
+        """Wait until every message is acknowledged by the broker."""
+        left = self._producer.flush(timeout_s)
+        self._check()
+        if left:
+            raise ServiceError(
+                f"{left} messages were not acknowledged within {timeout_s:.0f} s; is the broker running?"
+            )
+
+    def waiting(self) -> int:
+        """Messages that are queued or in flight (count)."""
+        return len(self._producer)
+
+    def _delivered(self, error: object, message: object) -> None:
+        if error is not None:
+            self._failure = str(error)
+            return
+        topic, value = message.topic(), message.value()  # type: ignore[attr-defined]
+        with self._lock:
+            self.delivered[topic] += 1
+            self.bytes_delivered += len(value or b"")
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise ServiceError(f"a message could not be delivered: {self._failure}")
+
+
+class RunWriter:
+    """Writes one source's rows of one run: splits them over partitions and says everywhere how far it has spoken."""
+
+    def __init__(self, publisher: Publisher, run_id: str, source: int, sources: int) -> None:
+        self.publisher, self.run_id, self.source, self.sources = publisher, run_id, source, sources
+        self.sequence = Counter[tuple[str, int]]()
+        self.rows_sent = Counter[str]()
+
+    def write(
+        self,
+        rows: Mapping[str, Rows],
+        watermark_ns: int,
+        end_ns: int | None,
+        *,
+        marked: Sequence[str] = (),
+        ending: Sequence[str] = (),
+    ) -> None:
+        """Send rows by topic; `marked` topics get the watermark in every partition, `ending` ones the end marker."""
+        kafka = self.publisher.config.kafka
+        at_end = set(ending) if end_ns is not None else set()
+        for topic in sorted({*rows, *marked, *at_end}):
+            parts = topics.split(rows[topic], kafka.partitions) if topic in rows else {}
+            spoken = range(kafka.partitions) if topic in marked or topic in at_end else sorted(parts)
+            full = topics.full_name(kafka.prefix, topic)
+            for partition in spoken:
+                made = Batch(
+                    topic, self.run_id, self.source, self.sources, parts.get(partition),
+                    watermark_ns if topic in marked else START_NS, end_ns if topic in at_end else None,
+                    self.sequence[topic, partition], time.time_ns(),
+                )  # fmt: skip
+                for message in batch.encode(made, kafka.batch_rows_max, kafka.batch_bytes_max):
+                    self.publisher.send(full, partition, message)
+                    self.sequence[topic, partition] += 1
+                    self.rows_sent[topic] += message.rows
+
+
+def read_all(
+    config: Config, bootstrap: str, topic: str, partition: int, timeout_s: float = 30
+) -> list[tuple[bytes, bytes | None]]:
+    """Read a whole partition of a full topic name: (key, value) in order."""
+    consumer = Consumer(
+        {
+            **client_options(config, bootstrap),
+            "group.id": f"{config.kafka.prefix}reader",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    found: list[tuple[bytes, bytes | None]] = []
+    deadline = time.monotonic() + timeout_s
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+        if low == high:
+            return found
+        consumer.assign([TopicPartition(topic, partition, low)])
+        while time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            if message.error():
+                if message.error().name() == "_PARTITION_EOF":
+                    return found
+                continue  # transport errors are retried by librdkafka until the deadline
+            found.append((message.key() or b"", message.value()))
+        raise ServiceError(f"{topic}[{partition}] could not be read within {timeout_s:.0f} s")
+    except KafkaException as error:
+        raise ServiceError(f"{topic}[{partition}]: {error}") from error
+    finally:
+        consumer.close()
+
+
+def known_topics() -> list[str]:
+    """Every topic that carries rows."""
+    plain = [name for name in schemas.names() if name != "alerts"]
+    return sorted([*plain, *topics.ALERT_TOPICS])
