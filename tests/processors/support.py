@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+
 from akbypass import order, topics
 from akbypass.config import Config
 from akbypass.order import START_NS
