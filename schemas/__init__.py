@@ -75,6 +75,8 @@ class Column:
     @property
     def clickhouse(self) -> str:
         """ClickHouse type of the column in the store."""
+        if self.name == "revision":
+            return "UInt32"  # the engine's version column must be unsigned
         plain = {
             "timestamp": "DateTime64(9, 'UTC')", "long": "Int64", "int": "Int32", "double": "Float64",
             "boolean": "Bool", "string": "String", "text": "String", "enum": "String", "ip": "IPv6",
@@ -107,7 +109,7 @@ class RowSchema:
     """A row type: its columns in order, how its topic is keyed and encoded, and the parsed Avro schema.
 
     `key` is the tuple of key columns, or ("flow",) for the symmetric flow, or ("all",) for every partition;
-    `encoding` is arrow (batches) or plain (one record a message); `sort` leads the store's primary key.
+    `encoding` is arrow (batches), plain (one record a message) or table (stored only, not a topic); `sort` leads the store's primary key.
     """
 
     name: str

@@ -213,5 +213,5 @@ def read_all(
 
 def known_topics() -> list[str]:
     """Every topic that carries rows."""
-    plain = [name for name in schemas.names() if name != "alerts"]
-    return sorted([*plain, *topics.ALERT_TOPICS])
+    own = [name for name in schemas.names() if name != "alerts" and schemas.load(name).encoding != "table"]
+    return sorted([*own, *topics.ALERT_TOPICS])

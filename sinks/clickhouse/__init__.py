@@ -1,0 +1,1 @@
+"""Findings into ClickHouse: tables from the schemas, numbered migrations, a writer that repeats harmlessly."""

@@ -1,0 +1,266 @@
+"""Kafka to ClickHouse: large inserts, repeats dropped by order key, offsets committed behind the insert.
+
+The store is the checkpoint: what a table holds of a run, partition and source tells the last order key that was
+written, so a writer that was killed between insert and commit reads some messages again and drops their rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from akbypass import batch, schemas, topics
+from akbypass.batch import Batch, BatchError
+from akbypass.config import Config
+from akbypass.errors import ServiceError
+from akbypass.order import BEFORE_ALL, OrderKey, key_at, make_id
+from akbypass.rows import ORDER, Rows
+from akbypass.sinks.clickhouse.tables import RAW
+from akbypass.transport import client_options
+
+log = logging.getLogger("akbypass.sink")
+
+RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
+RETRIES_S = 600.0  # after this long without the store the sink gives up
+MESSAGES_MAX = 64  # messages taken from the consumer at once
+POLL_S = 0.1
+
+Convert = Callable[[str, Rows], Rows]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one sink writes: topic → table, and how a topic's rows become the table's."""
+
+    name: str
+    tables: Mapping[str, str]
+    convert: Convert
+
+
+def clickhouse_target(config: Config) -> Target:
+    """Every result topic, orders and captures; raw rows when `store.raw` is set."""
+    from akbypass.transport import known_topics
+
+    chosen = [t for t in known_topics() if config.store.raw or t not in RAW]
+    return Target("clickhouse", {t: topics.row_type(t) for t in chosen}, lambda topic, rows: rows)
+
+
+@dataclass
+class _Table:
+    batches: list[pa.Table] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+
+
+class Writer:
+    """One sink: takes messages of its topics and writes their rows. `client` is a clickhouse-connect client."""
+
+    def __init__(self, config: Config, bootstrap: str, client: Any, target: Target, member: str = "sink") -> None:
+        self.config, self.client, self.target = config, client, target
+        self.rows_written = 0
+        self.repeats = 0
+        self.rejected = 0
+        self.stopping = False
+        self._names = {topics.full_name(config.kafka.prefix, t): t for t in target.tables}
+        self._tables: dict[str, _Table] = {}
+        self._ends: list[list[Any]] = []
+        self._next: dict[tuple[str, int], int] = {}
+        self._last: dict[tuple[str, int, str], dict[int, OrderKey]] = {}
+        self._oldest_s = 0.0
+        self.consumer = Consumer(
+            {
+                **client_options(config, bootstrap),
+                "group.id": f"{config.kafka.prefix}sink.{target.name}",
+                "group.instance.id": f"{member}-{target.name}",
+                "session.timeout.ms": 10_000,
+                "max.poll.interval.ms": int(RETRIES_S * 1000) + 60_000,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "queued.max.messages.kbytes": 32 * 1024,
+                "fetch.message.max.bytes": 1024 * 1024,
+            }
+        )
+
+    def run(self) -> None:
+        """Write until `stopping`; then write what is buffered, commit and leave the group."""
+        self.consumer.subscribe(sorted(self._names), on_assign=self._assigned, on_revoke=self._revoked)
+        try:
+            while not self.stopping:
+                for message in self.consumer.consume(MESSAGES_MAX, POLL_S):
+                    self._take(message)
+                if self._due():
+                    self.flush()
+            self.flush()
+        finally:
+            self.consumer.close()
+
+    def _assigned(self, consumer: Any, partitions: Any) -> None:
+        self._forget()
+
+    def _revoked(self, consumer: Any, partitions: Any) -> None:
+        self.flush()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tables, self._ends, self._next, self._last = {}, [], {}, {}
+
+    # -- input -----------------------------------------------------------------------------------------------------
+
+    def _take(self, message: Any) -> None:
+        error = message.error()
+        if error is not None:
+            if error.fatal():
+                raise ServiceError(f"broker: {error}")
+            log.warning("broker: %s", error)
+            return
+        topic = self._names[message.topic()]
+        if not self._next and not self._tables:
+            self._oldest_s = time.monotonic()
+        self._next[message.topic(), message.partition()] = message.offset() + 1
+        if topics.schema_of(topic).key == ("all",) and message.partition() != 0:
+            return  # a copy of what partition 0 carries
+        try:
+            found = batch.decode(topic, message.value(), message.headers())
+        except BatchError as problem:
+            self.rejected += 1
+            log.warning("%s[%d]@%d: %s", topic, message.partition(), message.offset(), problem)
+            self._buffer("rejected", self._poison(topic, message, str(problem)))
+            return
+        if found.rows is not None:
+            self._add(topic, message, found)
+        if found.end_ns is not None:
+            self._ends.append([found.run_id, topic, message.partition(), found.source, found.sources, found.end_ns])
+
+    def _add(self, topic: str, message: Any, found: Batch) -> None:
+        rows = found.rows
+        assert rows is not None
+        known = self._last_keys(topic, message.partition(), found.run_id)
+        bar = known.get(found.source, BEFORE_ALL)
+        if key_at(rows, 0) <= bar:
+            keep = np.fromiter((key_at(rows, i) > bar for i in range(len(rows))), bool, len(rows))
+            self.repeats += int(len(rows) - keep.sum())
+            rows = rows.take(keep)
+        if len(rows):
+            known[found.source] = key_at(rows, -1)
+            self._buffer(
+                self.target.tables[topic],
+                _placed(
+                    self.target.convert(topic, rows),
+                    found.run_id,
+                    topic,
+                    message.partition(),
+                    message.offset(),
+                    found.source,
+                ),
+            )
+
+    def _last_keys(self, topic: str, partition: int, run_id: str) -> dict[int, OrderKey]:
+        """Last order key per source that the store holds of a run, read once per topic, partition and run."""
+        place = (topic, partition, run_id)
+        if place not in self._last:
+            table, columns = self.target.tables[topic], ", ".join(("toUnixTimestamp64Nano(run_ns)", *ORDER[1:]))
+            query = (
+                f"SELECT _source, max(tuple({columns})) FROM {table} "  # noqa: S608 - names are ours
+                "WHERE run_id = {run:String} AND _topic = {topic:String} AND _partition = {partition:Int32} GROUP BY _source"
+            )
+            parameters = {"run": run_id, "topic": topic, "partition": partition}
+            result = self._retrying(lambda: self.client.query(query, parameters=parameters))
+            self._last[place] = {int(s): (int(k[0]), int(k[1]), int(k[2]), int(k[3])) for s, k in result.result_rows}
+        return self._last[place]
+
+    def _poison(self, topic: str, message: Any, reason: str) -> pa.Table:
+        place = f"{topic}[{message.partition()}]@{message.offset()}"
+        now_ns = message.timestamp()[1] * 1_000_000
+        rows = Rows.build(
+            "rejected", 1, run_ns=now_ns, ts_capture_ns=now_ns, id=make_id("rejected", "", place), stage=b"sink",
+            topic=topic.encode()[:32], reason=b"not_a_batch", detail=[f"{place}: {reason}"], bytes=[(message.value() or b"")[:1024]],
+            partition=np.array([message.partition()]), offset=np.array([message.offset()]),
+        )  # fmt: skip
+        return _placed(rows, "", topic, message.partition(), message.offset(), 0)
+
+    def _buffer(self, table: str, arrow: pa.Table) -> None:
+        buffer = self._tables.setdefault(table, _Table())
+        buffer.batches.append(arrow)
+        buffer.rows += arrow.num_rows
+        buffer.bytes += arrow.nbytes
+
+    # -- output ----------------------------------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        if not self._next:
+            return False
+        store = self.config.store
+        full = any(t.rows >= store.rows_max or t.bytes >= store.bytes_max for t in self._tables.values())
+        return full or time.monotonic() - self._oldest_s >= store.age_max_ms / 1000
+
+    def flush(self) -> None:
+        """Insert what is buffered, then commit the offsets behind it."""
+        if not self._next:
+            return
+        for table, buffer in self._tables.items():
+            for block in _by_month(table, pa.concat_tables(buffer.batches)):
+                self._retrying(lambda t=table, b=block: self.client.insert_arrow(t, b, settings={"async_insert": 0}))
+                self.rows_written += block.num_rows
+        if self._ends:
+            names = ["run_id", "topic", "partition", "source", "sources", "end_ns"]
+            ends = self._ends
+            self._retrying(lambda: self.client.insert("run_ends", ends, column_names=names))
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._next.items()]
+        try:
+            self.consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            log.warning("offsets were not committed, their rows will be dropped as repeats: %s", error)
+        self._tables, self._ends, self._next = {}, [], {}
+
+    def _retrying(self, act: Callable[[], Any]) -> Any:
+        """Try until the store has done it; meanwhile nothing is read, so the broker holds what waits."""
+        pause_s, deadline = 0.1, time.monotonic() + RETRIES_S
+        while True:
+            try:
+                return act()
+            except Exception as error:  # the driver raises many kinds for an absent store
+                if time.monotonic() > deadline or not _may_pass(error):
+                    raise ServiceError(f"store: {error}") from error
+                log.warning("store did not take an insert, trying again in %.1f s: %.200s", pause_s, error)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_S_MAX)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try can help: the store was absent or too busy, as opposed to having said no."""
+    text = str(error)
+    return "Code:" not in text or any(
+        code in text for code in ("Code: 159.", "Code: 202.", "Code: 241.", "Code: 252.", "Code: 319.")
+    )
+
+
+def _placed(rows: Rows, run_id: str, topic: str, partition: int, offset: int, source: int) -> pa.Table:
+    """Rows as an Arrow table with the columns that say where they came from."""
+    table, n = pa.Table.from_batches([rows.to_arrow()]), len(rows)
+    if rows.schema.has_life:
+        at = table.schema.get_field_index("revision")
+        table = table.set_column(at, "revision", table.column(at).cast(pa.uint32()))
+    for name, value, kind in (
+        ("run_id", run_id, pa.utf8()), ("_topic", topic, pa.utf8()), ("_partition", partition, pa.int32()),
+        ("_offset", offset, pa.int64()), ("_source", source, pa.int32()),
+    ):  # fmt: skip
+        table = table.append_column(name, pa.repeat(pa.scalar(value, kind), n))
+    return table
+
+
+def _by_month(name: str, table: pa.Table) -> list[pa.Table]:
+    """Split a block so that each insert falls into one partition of the table and is taken whole or not at all."""
+    table = table.unify_dictionaries().combine_chunks()
+    if schemas.load(name).encoding == "plain" or table.num_rows < 2:
+        return [table]
+    months = np.asarray(table.column("run_ns").cast(pa.int64())).astype("M8[ns]").astype("M8[M]")
+    if months.min() == months.max():
+        return [table]
+    return [table.filter(pa.array(months == month)) for month in np.unique(months)]
