@@ -24,7 +24,7 @@ def audit_target() -> Target:
     return Target("audit", {"orders": "audit", "verdicts": "audit"}, to_trail)
 
 
-def to_trail(topic: str, rows: Rows) -> Rows:
+def to_trail(topic: str, rows: Rows, run_id: str) -> Rows:
     """Convert orders or verdicts rows, one line each."""
     columns = {name: rows[name] for name in _SAME}
     n = len(rows)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ RETRIES_S = 600.0  # after this long without the store the sink gives up
 MESSAGES_MAX = 64  # messages taken from the consumer at once
 POLL_S = 0.1
 
-Convert = Callable[[str, Rows], Rows]
+Convert = Callable[[str, Rows, str], Rows]  # topic, rows, run_id
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def clickhouse_target(config: Config) -> Target:
     from akbypass.transport import known_topics
 
     chosen = [t for t in known_topics() if config.store.raw or t not in RAW]
-    return Target("clickhouse", {t: topics.row_type(t) for t in chosen}, lambda topic, rows: rows)
+    return Target("clickhouse", {t: topics.row_type(t) for t in chosen}, lambda topic, rows, run_id: rows)
 
 
 @dataclass
@@ -152,7 +153,7 @@ class Writer:
             self._buffer(
                 self.target.tables[topic],
                 _placed(
-                    self.target.convert(topic, rows),
+                    self.target.convert(topic, rows, found.run_id),
                     found.run_id,
                     topic,
                     message.partition(),
@@ -206,7 +207,7 @@ class Writer:
             return
         for table, buffer in self._tables.items():
             for block in _by_month(table, pa.concat_tables(buffer.batches)):
-                self._retrying(lambda t=table, b=block: self.client.insert_arrow(t, b, settings={"async_insert": 0}))
+                self._retrying(partial(self.client.insert_arrow, table, block, settings={"async_insert": 0}))
                 self.rows_written += block.num_rows
         if self._ends:
             names = ["run_id", "topic", "partition", "source", "sources", "end_ns"]
