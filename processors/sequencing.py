@@ -1,0 +1,647 @@
+"""The sequence rule of a feed over all its lines: what is new, a copy, held back, late, or lost on all lines.
+
+Works on feed_frames rows (packets), knows no messages, no gaps of a single line and no quality.
+
+A *domain* is one session of a feed. Its numbers are settled strictly upwards; `next` is the first unsettled one:
+
+    released ──────────┐ next        top = first number that no line has shown yet
+    1 2 3 4 5 6 7 8 9 │ ? ? │ 12 13 │ ? │ 15 │
+                        hole   held  hole  held
+
+- The first line to bring a number delivers it; whatever comes again is a copy.
+- A packet or heartbeat that starts behind `top` opens a hole there; a line that brings it fills it.
+- A hole is lost (i) when each known line of a feed with several lines expects a number behind it, or (ii) when the
+  reorder window has passed since it opened. On a feed with one known line only (ii) holds, so that two swapped
+  packets are not a loss. Known lines are the configured ones and those seen. Too many held messages lose the oldest hole.
+- A domain starts at the lowest number shown before every known line has spoken or the reorder window has passed,
+  at once when that is 0 or 1: a capture that begins in the middle of a session begins with no gap.
+- A line that speaks in a new session has passed everything in the old one. The old session is closed, its holes lost,
+  when the new one starts: when every known line has moved, or the reorder window after the first did.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import orjson
+
+from akbypass.config import Config
+from akbypass.kernel import kernel
+from akbypass.order import END_NS, hash_columns
+from akbypass.processors.intervals import Ranges
+from akbypass.rows import Array, Rows
+
+NEXT, LOOK, CLEAN = 0, 1, 2  # columns of Arbiter.domain_state
+RUN, CAPTURE, POSITION = 0, 1, 2  # parts of a cause
+DATA = 0  # ordinal of feed_frames.kind data
+PASSED = (1 << 62) - 1  # a line that has left the session expects nothing more of it
+SEQUENCE_MAX = 1 << 61  # above it a sequence number is noise, and sums could overflow
+FEEDS_MAX = 1_024  # feeds followed per partition; the one known for longest is closed first
+CLOSED_MAX = 4  # closed sessions remembered per feed, to know stragglers
+LINES_MAX = 16  # lines per feed and session; further ones are counted and ignored
+LOST_RANGES_MAX = 4_096  # lost ranges remembered per session, to tell late from copies
+
+Cause = tuple[int, int, int]  # run_ns, capture_id, capture_pos
+
+
+@kernel
+def _advance(
+    i: int, limit: int, number: int, hashes: Any, kind: Any, first: Any, count: Any, keys: Any, values: Any,
+    line_domain: Any, expected: Any, current: Any, domain_state: Any,
+    slot: Any, fresh_first: Any, fresh_count: Any, copies: Any, order: Any, segments: Any, filled: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Settle frames i, i+1, … while they need no thought; returns where it stopped and the segments filled.
+
+    Needs none: a known line's frame in a domain without holes that does not start behind `next`, nor so low that
+    it may be late. `segments` gets (frame number, first, end, run, capture, position) of what is released.
+    """
+    mask = len(keys) - 1
+    while i < limit:
+        h = hashes[i]
+        at = np.int64(h & np.uint64(mask))
+        while values[at] >= 0 and keys[at] != h:
+            at = (at + 1) & mask
+        line = values[at]
+        if line < 0 or current[line] == 0:
+            break
+        d = line_domain[line]
+        a = first[i]
+        following = domain_state[d, 0]
+        if domain_state[d, 2] == 0 or a > following or a < domain_state[d, 1]:
+            break
+        n = np.int64(count[i]) if kind[i] == 0 else np.int64(0)
+        if n < 0:
+            break
+        b = a + n
+        slot[i] = line
+        expected[line] = max(expected[line], b)
+        fresh = max(np.int64(0), b - following)
+        fresh_first[i] = following
+        fresh_count[i] = fresh
+        copies[i] = n - fresh
+        if fresh > 0:
+            segments[filled, 0] = number + i
+            segments[filled, 1] = following
+            segments[filled, 2] = b
+            for k in range(3):
+                segments[filled, 3 + k] = order[i, k]
+            filled += 1
+            domain_state[d, 0] = b
+        i += 1
+    return i, filled
+
+
+@dataclass(slots=True)
+class Domain:
+    """One session of a feed; `state` is waiting (for its start), open or closed."""
+
+    serial: int
+    slot: int
+    feed: bytes
+    venue: bytes
+    session: bytes
+    state: str
+    due_ns: int  # when a waiting domain starts
+    cause: Cause  # the frame that made it
+    start: int = 0
+    next: int = 0
+    top: int = 0
+    lines: dict[bytes, int] = field(default_factory=dict)  # line → line slot
+    left: set[bytes] = field(default_factory=set)  # lines that speak in a later session
+    holes: list[tuple[int, int, Cause]] = field(default_factory=list)  # first, end, opened
+    held: list[tuple[int, int, int]] = field(default_factory=list)  # first, end, frame number
+    held_count: int = 0
+    lost: Ranges = field(default_factory=Ranges)
+    closed_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a domain. `at`: it applies before frame `at` of the step.
+
+    kind    started (first = its start), lost, late (first, end: the range), moved (a line left for this session;
+            first = its line slot), closed, dropped (slots are forgotten)
+    before  segments filled before it
+    """
+
+    kind: str
+    at: int
+    cause: Cause
+    domain: Domain
+    first: int
+    end: int
+    before: int
+
+
+@dataclass(slots=True)
+class Arbitrated:
+    """One step's frames, judged. Arrays have one entry per frame.
+
+    slot         line slot (an index that lives until the line's domain is dropped), −1 for an ignored frame
+    fresh_first  first number that no line had brought before; fresh_count how many (0: none)
+    copies       numbers that some line had brought before
+    late         numbers that had been declared lost
+    segments     (m, 6) what was released, in order: frame number, first, end, cause
+    """
+
+    slot: Array
+    fresh_first: Array
+    fresh_count: Array
+    copies: Array
+    late: Array
+    segments: Array
+    events: list[Event]
+    number: int  # frame number of the first frame
+
+
+class Arbiter:
+    """The sequence rule for one run and one partition, any number of feeds."""
+
+    def __init__(self, config: Config) -> None:
+        self.window_ns = config.thresholds.reorder_window_us * 1_000
+        self.held_max = config.thresholds.held_messages_max
+        self.configured = {f.name.encode(): sorted(line.encode() for line in f.lines) for f in config.feeds}
+        self.reopen_ns = config.thresholds.gap_settle_ms * 1_000_000
+        self.counters = dict.fromkeys(
+            ("copies", "late", "before_start", "after_close", "invalid_frames", "ignored_line_frames", "feeds_dropped"),
+            0,
+        )
+        self.known: dict[bytes, list[bytes]] = {}  # feed → known lines
+        self.domains: dict[bytes, list[Domain]] = {}  # feed → sessions, oldest first
+        self.now_in: dict[tuple[bytes, bytes], int] = {}  # feed, line → serial of the session it speaks in
+        self.active: dict[int, Domain] = {}  # serial → domains that a timer may move
+        self.serials = 0
+        self.number = 0
+        self.free_domains: list[int] = []
+        self.free_lines: list[int] = []
+        self._dropped: list[Domain] = []
+        self.lines: dict[int, tuple[int, Domain, bytes]] = {}  # line slot → hash, domain, line
+        self.line_domain = np.zeros(16, np.int64)
+        self.expected = np.full(16, -1, np.int64)
+        self.current = np.zeros(16, np.int8)
+        self.domain_state = np.zeros((8, 3), np.int64)
+        self._index_lines()
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def advance(self, frames: Rows, watermark_ns: int, end: bool) -> Arbitrated:
+        """Judge the frames of one step and fire timers due below the watermark; `end` closes everything."""
+        n = len(frames)
+        self._free_dropped()
+        self._frames, self._n_segments, self._at, self._bad = frames, 0, 0, 0
+        self._order = np.stack([frames[k].astype(np.int64) for k in ("run_ns", "capture_id", "capture_pos")], axis=1)
+        self._hashes = hash_columns(frames["feed"], frames["session"], frames["line"])
+        first, fresh, copies, late = (np.zeros(n, np.int64) for _ in range(4))
+        segments = np.empty((n + 64, 6), np.int64)
+        self._out = Arbitrated(np.full(n, -1, np.int64), first, fresh, copies, late, segments, [], self.number)
+        run_ns = frames["run_ns"]
+        i = 0
+        while True:
+            due, domain = self._next_due()
+            limit = int(np.searchsorted(run_ns, due, "left")) if n and due <= run_ns[-1] else n
+            i = self._fast(i, max(i, limit))
+            self._at = i
+            if i < limit:
+                self._frame(i)
+                i += 1
+            elif domain is not None and due <= (run_ns[i] if i < n else watermark_ns - 1):
+                self._fire(domain, due)
+            else:
+                break
+        if end:
+            self._close_all(watermark_ns)
+        self.number += n
+        out, self._out = self._out, None  # type: ignore[assignment]
+        out.segments = out.segments[: self._n_segments]
+        self.counters["copies"] += int(out.copies.sum())
+        self.counters["late"] += int(out.late.sum())
+        return out
+
+    def _fast(self, i: int, limit: int) -> int:
+        if i >= limit:
+            return i
+        out, frames = self._out, self._frames
+        self._room(limit - i)
+        i, self._n_segments = _advance(
+            i, limit, self.number, self._hashes, frames["kind"], frames["first_seq"], frames["count"],
+            self._keys, self._values, self.line_domain, self.expected, self.current, self.domain_state,
+            out.slot, out.fresh_first, out.fresh_count, out.copies, self._order, out.segments, self._n_segments,
+        )  # fmt: skip
+        return i
+
+    def _room(self, more: int) -> None:
+        segments = self._out.segments
+        if self._n_segments + more > len(segments):
+            grown = np.empty((2 * (self._n_segments + more), 6), np.int64)
+            grown[: self._n_segments] = segments[: self._n_segments]
+            self._out.segments = grown
+
+    def _next_due(self) -> tuple[int, Domain | None]:
+        best: tuple[int, Domain | None] = (END_NS, None)
+        for domain in self.active.values():
+            due = domain.due_ns if domain.state == "waiting" else domain.holes[0][2][RUN] + self.window_ns
+            if best[1] is None or (due, domain.serial) < (best[0], best[1].serial):
+                best = (due, domain)
+        return best
+
+    def _fire(self, domain: Domain, due: int) -> None:
+        if domain.state == "waiting":
+            self._start(domain, (due, *domain.cause[1:]))
+        else:
+            first_hole = domain.holes[0]
+            self._lose(domain, first_hole[1], (due, *first_hole[2][1:]))
+
+    def _close_all(self, end_ns: int) -> None:
+        for domain in sorted((d for ds in self.domains.values() for d in ds), key=lambda d: d.serial):
+            if domain.state != "closed":
+                self._close(domain, (end_ns, *domain.cause[1:]))
+
+    def _event(self, kind: str, cause: Cause, domain: Domain, first: int = 0, end: int = 0) -> None:
+        events = self._out.events
+        if kind == "lost" and events:
+            last = events[-1]
+            if (last.kind, last.domain, last.cause, last.end, last.before) == (
+                kind,
+                domain,
+                cause,
+                first,
+                self._n_segments,
+            ):
+                first = events.pop().first  # two holes side by side, lost by one cause, are one loss
+        events.append(Event(kind, self._at, cause, domain, first, end, self._n_segments))
+
+    # -- one frame that needs thought ----------------------------------------------------------------------------------
+
+    def _frame(self, i: int) -> None:
+        frames = self._frames
+        first = int(frames["first_seq"][i])
+        count = int(frames["count"][i]) if frames["kind"][i] == DATA else 0
+        self._at = i + 1
+        cause: Cause = (int(self._order[i, 0]), int(self._order[i, 1]), int(self._order[i, 2]))
+        if not 0 <= first <= SEQUENCE_MAX or count < 0:
+            self.counters["invalid_frames"] += 1
+            return
+        domain, line = self._domain_of(i, cause)
+        if line < 0:
+            self.counters["ignored_line_frames"] += 1
+            return
+        end = first + count
+        self._out.slot[i] = line
+        self.expected[line] = max(int(self.expected[line]), end)
+        if domain.state == "closed":
+            self._straggler(domain, i, first, end)
+            return
+        self._load(domain)
+        self._place(domain, i, first, end, cause)
+        if domain.state == "waiting":
+            self._start_if_ready(domain, cause)
+        else:
+            self._settle(domain, cause)
+        self._store(domain)
+
+    def _place(self, domain: Domain, i: int, first: int, end: int, cause: Cause) -> None:
+        """Find what is new in [first, end) and hold it; open and fill holes."""
+        parts: list[tuple[int, int]] = []
+        if domain.state == "waiting" and first < domain.start:
+            if min(end, domain.start) > first:
+                parts.append((first, min(end, domain.start)))
+            if end < domain.start:
+                domain.holes.insert(0, (end, domain.start, cause))
+            domain.start = domain.next = first
+        parts += _fill(domain.holes, first, end)
+        if first > domain.top:
+            domain.holes.append((domain.top, first, cause))
+        if end > domain.top:
+            parts.append((max(first, domain.top), end))
+        domain.top = max(domain.top, first, end)
+        number = self.number + i
+        for a, b in parts:
+            at = bisect_right(domain.held, a, key=itemgetter(0))
+            domain.held.insert(at, (a, b, number))
+            domain.held_count += b - a
+        self._count(domain, i, first, end, parts, cause)
+
+    def _count(self, domain: Domain, i: int, first: int, end: int, parts: list[tuple[int, int]], cause: Cause) -> None:
+        out = self._out
+        fresh = sum(b - a for a, b in parts)
+        late = domain.lost.common(first, end)
+        for a, b in late:
+            domain.lost.remove(a, b)
+            self._event("late", cause, domain, a, b)
+        early = max(0, min(end, domain.start) - first)
+        self.counters["before_start"] += early
+        out.fresh_first[i] = parts[0][0] if parts else first
+        out.fresh_count[i] = fresh
+        out.late[i] = sum(b - a for a, b in late)
+        out.copies[i] = end - first - fresh - int(out.late[i]) - early
+
+    def _straggler(self, domain: Domain, i: int, first: int, end: int) -> None:
+        """A frame of a closed session: what it brings comes too late for everyone."""
+        cause: Cause = (int(self._order[i, 0]), int(self._order[i, 1]), int(self._order[i, 2]))
+        after = max(0, end - max(first, domain.next))
+        self.counters["after_close"] += after
+        self._count(domain, i, first, max(first, min(end, domain.next)), [], cause)
+
+    def _settle(self, domain: Domain, cause: Cause) -> None:
+        """Release what can go, and lose what every known line has passed."""
+        self._drain(domain, cause)
+        known = self.known[domain.feed]
+        if domain.holes and len(known) > 1:
+            passed = min(self._expects(domain, line) for line in known)
+            if passed > domain.holes[0][0]:
+                self._lose(domain, passed, cause)
+        while domain.held_count > self.held_max:
+            self._lose(domain, domain.holes[0][1], cause)
+
+    def _expects(self, domain: Domain, line: bytes) -> int:
+        if line in domain.left:
+            return PASSED
+        slot = domain.lines.get(line)
+        return -1 if slot is None else int(self.expected[slot])
+
+    def _lose(self, domain: Domain, limit: int, cause: Cause) -> None:
+        """Declare the holes below `limit` lost, and release what they held back."""
+        while domain.holes and domain.holes[0][0] < limit:
+            first, end, opened = domain.holes[0]
+            cut = min(end, limit)
+            domain.holes[0:1] = [(cut, end, opened)] if cut < end else []
+            self._event("lost", cause, domain, first, cut)
+            domain.lost.add(first, cut)
+            domain.lost.forget_oldest(LOST_RANGES_MAX)
+            domain.next = cut
+            self._drain(domain, cause)
+        self._store(domain)
+
+    def _drain(self, domain: Domain, cause: Cause) -> None:
+        gone = 0
+        for first, end, number in domain.held:
+            if first != domain.next:
+                break
+            self._room(1)
+            self._out.segments[self._n_segments] = (number, first, end, *cause)
+            self._n_segments += 1
+            domain.next = end
+            domain.held_count -= end - first
+            gone += 1
+        del domain.held[:gone]
+
+    # -- domains and lines ---------------------------------------------------------------------------------------------
+
+    def _domain_of(self, i: int, cause: Cause) -> tuple[Domain, int]:
+        """Find or make the domain and line slot of frame i."""
+        frames = self._frames
+        feed, session, line = bytes(frames["feed"][i]), bytes(frames["session"][i]), bytes(frames["line"][i])
+        known = self.known.get(feed)
+        if known is None:
+            known = self.known[feed] = list(self.configured.get(feed, []))
+            self.domains[feed] = []
+            self._limit_feeds(cause)
+        domains = self.domains[feed]
+        domain = next((d for d in domains if d.session == session), None)
+        back = domain is not None and domain.state == "closed" and line in domain.left
+        if domain is not None and back and cause[RUN] - domain.closed_ns >= self.reopen_ns:
+            self._drop(domain, cause)  # this is no straggler: the session has come back
+            domain = None
+        if domain is None:
+            domain = self._open(feed, bytes(frames["venue"][i]), session, int(frames["first_seq"][i]), cause)
+        if line not in known:
+            if len(known) >= LINES_MAX:
+                return domain, -1
+            known.append(line)
+        slot = domain.lines.get(line)
+        if slot is None:
+            slot = domain.lines[line] = self._new_line(domain, line, np.uint64(self._hashes[i]))
+        self._enter(domain, line, slot, cause)
+        return domain, slot
+
+    def _open(self, feed: bytes, venue: bytes, session: bytes, first: int, cause: Cause) -> Domain:
+        slot = self._new_domain_slot()
+        due = cause[RUN] + self.window_ns
+        domain = Domain(self.serials, slot, feed, venue, session, "waiting", due, cause, first, first, first)
+        self.serials += 1
+        self.domains[feed].append(domain)
+        self._store(domain)
+        return domain
+
+    def _enter(self, domain: Domain, line: bytes, slot: int, cause: Cause) -> None:
+        """Note that a line speaks in a session; if it is a later one, the line has left the earlier ones."""
+        before = self.now_in.get((domain.feed, line), -1)
+        if domain.serial <= before:
+            return
+        self.now_in[domain.feed, line] = domain.serial
+        self.current[slot] = 1
+        for other in self.domains[domain.feed]:
+            if other.serial >= domain.serial:
+                continue
+            other.left.add(line)
+            if line in other.lines:
+                self.current[other.lines[line]] = 0
+            if other.state == "open":
+                self._load(other)
+                self._settle(other, cause)
+                self._store(other)
+        if before >= 0:
+            self._event("moved", cause, domain, slot)
+
+    def _start_if_ready(self, domain: Domain, cause: Cause) -> None:
+        alone = not any(d.serial < domain.serial and d.state != "closed" for d in self.domains[domain.feed])
+        complete = all(line in domain.lines or line in domain.left for line in self.known[domain.feed])
+        if complete or (alone and domain.start <= 1) or domain.held_count > self.held_max:
+            self._start(domain, cause)
+
+    def _start(self, domain: Domain, cause: Cause) -> None:
+        """Close earlier sessions, then let this one go."""
+        for other in list(self.domains[domain.feed]):
+            if other.serial < domain.serial and other.state != "closed":
+                self._close(other, cause)
+        latest = domain.cause
+        for at, (first, end, opened) in enumerate(domain.holes):  # so that a lower hole is never due after a higher one
+            latest = max(latest, opened)
+            domain.holes[at] = (first, end, latest)
+        domain.state = "open"
+        self._event("started", cause, domain, domain.start)
+        self._settle(domain, cause)
+        self._store(domain)
+
+    def _close(self, domain: Domain, cause: Cause) -> None:
+        self._load(domain)
+        if domain.state == "waiting":
+            self._start(domain, cause)
+        self._lose(domain, PASSED, cause)
+        domain.state, domain.closed_ns = "closed", cause[RUN]
+        self._store(domain)
+        self._event("closed", cause, domain)
+        closed = [d for d in self.domains[domain.feed] if d.state == "closed"]
+        for old in closed[:-CLOSED_MAX]:
+            self._drop(old, cause)
+
+    def _drop(self, domain: Domain, cause: Cause) -> None:
+        """Forget a closed domain; its slots are used again from the next step on."""
+        self.domains[domain.feed].remove(domain)
+        for slot in domain.lines.values():
+            del self.lines[slot]
+        self._event("dropped", cause, domain)
+        self._dropped.append(domain)
+        self._index_lines()
+
+    def _free_dropped(self) -> None:
+        for domain in self._dropped:
+            self.free_domains.append(domain.slot)
+            self.free_lines += domain.lines.values()
+        self._dropped = []
+
+    def _limit_feeds(self, cause: Cause) -> None:
+        """Close and forget the feed known for longest when there are too many."""
+        if len(self.domains) <= FEEDS_MAX:
+            return
+        feed = next(iter(self.domains))
+        for domain in list(self.domains[feed]):
+            if domain.state != "closed":
+                self._close(domain, cause)
+        for domain in list(self.domains[feed]):
+            self._drop(domain, cause)
+        self.counters["feeds_dropped"] += 1
+        del self.domains[feed], self.known[feed]
+        self.now_in = {k: v for k, v in self.now_in.items() if k[0] != feed}
+
+    # -- slots: what the kernel sees of it -----------------------------------------------------------------------------
+
+    def _load(self, domain: Domain) -> None:
+        if self.domain_state[domain.slot, CLEAN]:
+            domain.next = domain.top = int(self.domain_state[domain.slot, NEXT])
+
+    def _store(self, domain: Domain) -> None:
+        look = max(domain.start, domain.lost.ranges[-1][1] if len(domain.lost) else 0)
+        clean = domain.state == "open" and not domain.holes
+        self.domain_state[domain.slot] = (domain.next, look, clean)
+        if clean or domain.state == "closed":
+            self.active.pop(domain.serial, None)
+        else:
+            self.active[domain.serial] = domain
+
+    def _new_domain_slot(self) -> int:
+        if self.free_domains:
+            return self.free_domains.pop()
+        used = sum(len(d) for d in self.domains.values()) + len(self._dropped)
+        if used >= len(self.domain_state):
+            self.domain_state = np.concatenate([self.domain_state, np.zeros_like(self.domain_state)])
+        return used
+
+    def _new_line(self, domain: Domain, line: bytes, line_hash: np.uint64) -> int:
+        used = len(self.lines) + sum(len(d.lines) for d in self._dropped)
+        slot = self.free_lines.pop() if self.free_lines else used
+        if slot >= len(self.line_domain):
+            self.line_domain = np.concatenate([self.line_domain, np.zeros_like(self.line_domain)])
+            self.expected = np.concatenate([self.expected, np.full_like(self.expected, -1)])
+            self.current = np.concatenate([self.current, np.zeros_like(self.current)])
+        self.line_domain[slot], self.expected[slot], self.current[slot] = domain.slot, -1, 0
+        self.lines[slot] = (int(line_hash), domain, line)
+        self._index_lines()
+        return slot
+
+    def _index_lines(self) -> None:
+        """Build the open-addressing table hash → line slot that the kernel asks."""
+        size = 16
+        while size < 4 * len(self.lines):
+            size *= 2
+        self._keys, self._values = np.zeros(size, np.uint64), np.full(size, -1, np.int64)
+        for slot, (line_hash, _, _) in self.lines.items():
+            at = line_hash & (size - 1)
+            while self._values[at] >= 0:
+                at = (at + 1) & (size - 1)
+            self._keys[at], self._values[at] = line_hash, slot
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def held_numbers(self) -> list[int]:
+        """Numbers of the frames of which something is held back."""
+        return sorted({number for ds in self.domains.values() for d in ds for _, _, number in d.held})
+
+    def snapshot(self) -> dict[str, Array]:
+        """Copy the whole state as named arrays."""
+        self._free_dropped()
+        domains = [d for ds in self.domains.values() for d in ds]
+        for domain in domains:
+            self._load(domain)
+        tree = {
+            "counters": self.counters, "serials": self.serials, "number": self.number,
+            "free_domains": self.free_domains, "free_lines": self.free_lines,
+            "known": [[_text(f), [_text(line) for line in lines]] for f, lines in self.known.items()],
+            "now_in": [[_text(f), _text(line), s] for (f, line), s in self.now_in.items()],
+            "domains": [_pack(d) for d in domains],
+            "hashes": [[slot, h] for slot, (h, _, _) in self.lines.items()],
+        }  # fmt: skip
+        return {
+            "tree": np.frombuffer(orjson.dumps(tree), np.uint8).copy(),
+            "line_domain": self.line_domain.copy(), "expected": self.expected.copy(),
+            "current": self.current.copy(), "domain_state": self.domain_state.copy(),
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take over a snapshot."""
+        tree = orjson.loads(state["tree"].tobytes())
+        for name in ("line_domain", "expected", "current", "domain_state"):
+            setattr(self, name, state[name].copy())
+        self.counters, self.serials, self.number = tree["counters"], tree["serials"], tree["number"]
+        self.free_domains, self.free_lines = tree["free_domains"], tree["free_lines"]
+        self.known = {f.encode("latin-1"): [x.encode("latin-1") for x in lines] for f, lines in tree["known"]}
+        self.now_in = {(f.encode("latin-1"), x.encode("latin-1")): s for f, x, s in tree["now_in"]}
+        self.domains = {feed: [] for feed in self.known}
+        hashes = dict(tree["hashes"])
+        self.active, self.lines, self._dropped = {}, {}, []
+        for packed in tree["domains"]:
+            domain = _unpack(packed)
+            self.domains[domain.feed].append(domain)
+            for line, slot in domain.lines.items():
+                self.lines[slot] = (hashes[slot], domain, line)
+            self._store(domain)
+        self._index_lines()
+
+
+def _fill(holes: list[tuple[int, int, Cause]], first: int, end: int) -> list[tuple[int, int]]:
+    """Take [first, end) out of the holes and return what was in them."""
+    if not holes or end <= holes[0][0] or first >= holes[-1][1]:
+        return []
+    at = max(0, bisect_right(holes, first, key=itemgetter(0)) - 1)
+    keep: list[tuple[int, int, Cause]] = []
+    parts: list[tuple[int, int]] = []
+    stop = at
+    while stop < len(holes) and holes[stop][0] < end:
+        a, b, opened = holes[stop]
+        if max(a, first) < min(b, end):
+            parts.append((max(a, first), min(b, end)))
+            keep += [(x, y, opened) for x, y in ((a, min(b, first)), (max(a, end), b)) if x < y]
+        else:
+            keep.append(holes[stop])
+        stop += 1
+    holes[at:stop] = keep
+    return parts
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
+def _pack(domain: Domain) -> list[Any]:
+    return [
+        domain.serial, domain.slot, _text(domain.feed), _text(domain.venue), _text(domain.session), domain.state,
+        domain.due_ns, domain.cause, domain.start, domain.next, domain.top,
+        [[_text(k), v] for k, v in domain.lines.items()], sorted(_text(x) for x in domain.left),
+        domain.holes, domain.held, domain.held_count, domain.lost.ranges, domain.closed_ns,
+    ]  # fmt: skip
+
+
+def _unpack(packed: list[Any]) -> Domain:
+    serial, slot, feed, venue, session, state, due, cause, start, following, top = packed[:11]
+    lines, left, holes, held, held_count, lost, closed = packed[11:]
+    return Domain(
+        serial, slot, feed.encode("latin-1"), venue.encode("latin-1"), session.encode("latin-1"), state, due, tuple(cause),
+        start, following, top, {k.encode("latin-1"): v for k, v in lines}, {x.encode("latin-1") for x in left},
+        [(a, b, tuple(c)) for a, b, c in holes], [tuple(h) for h in held], held_count,
+        Ranges([(a, b) for a, b in lost]), closed,
+    )  # fmt: skip
