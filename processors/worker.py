@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -298,6 +297,5 @@ def run_worker(
     first, *rest = [w.app for w in workers]
     for app in (first, *rest):
         app.finalize()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     worker = faust.Worker(first, *rest, loglevel=os.environ.get("AKBYPASS_LOG", "WARNING"), redirect_stdouts=False)
     worker.execute_from_commandline()

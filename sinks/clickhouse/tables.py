@@ -53,6 +53,7 @@ def _quoted(text: str) -> str:
 
 RUN_ENDS = """CREATE TABLE IF NOT EXISTS run_ends
 (
+    `sink` LowCardinality(String) COMMENT 'Sink that has written everything up to the end.',
     `run_id` LowCardinality(String) COMMENT 'Run: 16 hexadecimal digits.',
     `topic` LowCardinality(String) COMMENT 'Topic, without prefix and version.',
     `partition` Int32 COMMENT 'Kafka partition.',
@@ -61,7 +62,7 @@ RUN_ENDS = """CREATE TABLE IF NOT EXISTS run_ends
     `end_ns` Int64 COMMENT 'End of the run; ns since the UNIX epoch.'
 )
 ENGINE = ReplacingMergeTree
-ORDER BY (run_id, topic, partition, source)
+ORDER BY (sink, run_id, topic, partition, source)
 COMMENT 'Which writers of a run have ended, so that a reader knows when results are complete.'"""
 
 

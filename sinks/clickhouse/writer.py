@@ -137,7 +137,7 @@ class Writer:
         if found.rows is not None:
             self._add(topic, message, found)
         if found.end_ns is not None:
-            self._ends.append([found.run_id, topic, message.partition(), found.source, found.sources, found.end_ns])
+            self._ends.append([self.target.name, found.run_id, topic, message.partition(), found.source, found.sources, found.end_ns])
 
     def _add(self, topic: str, message: Any, found: Batch) -> None:
         rows = found.rows
@@ -210,7 +210,7 @@ class Writer:
                 self._retrying(partial(self.client.insert_arrow, table, block, settings={"async_insert": 0}))
                 self.rows_written += block.num_rows
         if self._ends:
-            names = ["run_id", "topic", "partition", "source", "sources", "end_ns"]
+            names = ["sink", "run_id", "topic", "partition", "source", "sources", "end_ns"]
             ends = self._ends
             self._retrying(lambda: self.client.insert("run_ends", ends, column_names=names))
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._next.items()]

@@ -170,8 +170,14 @@ class Thresholds(Part):
     scan_theta1: float = Field(0.2, gt=0, lt=1, description="Probability that a scanner's first contact succeeds.")
     scan_alpha: float = Field(0.01, gt=0, lt=1, description="Accepted probability of a false alarm.")
     scan_beta: float = Field(0.99, gt=0, lt=1, description="Wanted probability of detection.")
-    books_max: int = Field(65_536, ge=16, description="Order books, and instrument groups of arbitrage, kept per partition; further symbols are ignored and counted.")
-    book_orders_max: int = Field(2_000_000, ge=1_024, description="Live orders kept per partition; a further one makes its book suspect.")
+    books_max: int = Field(
+        65_536,
+        ge=16,
+        description="Order books, and instrument groups of arbitrage, kept per partition; further symbols are ignored and counted.",
+    )
+    book_orders_max: int = Field(
+        2_000_000, ge=1_024, description="Live orders kept per partition; a further one makes its book suspect."
+    )
     edge_model: Literal["simple"] = Field(
         "simple", description="simple: best bid on one venue − best ask on another, before costs."
     )

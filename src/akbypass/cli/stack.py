@@ -1,0 +1,130 @@
+"""up, down, status, reset: the embedded stack in the background."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import psutil
+
+from akbypass import config as configuration
+from akbypass.cli.common import bootstrap_option, config_option, console, load_config, show
+from akbypass.errors import ServiceError
+from akbypass.local.stack import Endpoints, Places, reset, supervise
+
+START_S = 180.0  # the first start resolves the broker's jars
+STOP_S = 60.0
+
+
+@click.command()
+@config_option
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+def up(config_path: str | None, workers: int) -> None:
+    """Start broker, store, worker and sinks in the background.
+
+    Servers that the configuration names (kafka.bootstrap_servers, clickhouse.url) are used as they are.
+    """
+    places = Places.default()
+    if Endpoints.read(places) is not None:
+        raise ServiceError("already up; see `akbypass status`")
+    configuration.load(config_path)
+    places.logs.mkdir(parents=True, exist_ok=True)
+    log = places.logs / "supervisor.log"
+    command = [sys.executable, "-m", "akbypass.cli", "supervise", "--workers", str(workers)]
+    if config_path:
+        command += ["--config", os.path.abspath(config_path)]  # noqa: PTH100 - resolve() would follow links
+    with log.open("wb") as out:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+    deadline = time.monotonic() + START_S
+    with console.status("starting"):
+        while True:
+            found = Endpoints.read(places)
+            if found is not None and found.ready:
+                break
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise ServiceError(f"the stack did not start; {log} ends:\n{log.read_text()[-2000:]}")
+            time.sleep(0.1)
+    _print(found)
+
+
+@click.command(hidden=True)
+@config_option
+@click.option("--workers", type=int, default=1)
+def supervise_command(config_path: str | None, workers: int) -> None:
+    """Body of the background process of `up`."""
+    supervise(Places.default(), config_path or "", workers)
+
+
+supervise_command.name = "supervise"
+
+
+@click.command()
+def down() -> None:
+    """Stop what `akbypass up` started; data stays."""
+    places = Places.default()
+    found = Endpoints.read(places)
+    if found is None:
+        console.print("nothing is up")
+        return
+    os.kill(found.supervisor_pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    with console.status("stopping"):
+        while psutil.pid_exists(found.supervisor_pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    if psutil.pid_exists(found.supervisor_pid):
+        raise ServiceError(f"the supervisor {found.supervisor_pid} did not end within {STOP_S:.0f} s")
+    console.print("down")
+
+
+@click.command()
+@config_option
+@bootstrap_option
+def status(config_path: str | None, bootstrap_servers: str | None) -> None:
+    """Show what is up: processes, addresses, and how far readers are behind."""
+    found = Endpoints.read(Places.default())
+    if found is None and not bootstrap_servers:
+        console.print("nothing is up")
+        return
+    if found is not None:
+        _print(found)
+    from akbypass.cli.look import consumer_lags
+
+    config = load_config(config_path, bootstrap_servers)
+    lags = consumer_lags(config, config.kafka.bootstrap_servers or (found.bootstrap_servers if found else ""))
+    show("Readers", ["group", "lag (messages)"], [[g, n] for g, n in lags], right=("lag (messages)",))
+
+
+def _print(found: Endpoints) -> None:
+    rows = []
+    for name, pid in found.pids.items():
+        try:
+            process = psutil.Process(pid)
+            memory = process.memory_info().rss // 2**20
+            state = process.status()
+        except psutil.NoSuchProcess:
+            memory, state = 0, "gone"
+        rows.append([name, str(pid), state, memory, found.restarts.get(name, 0)])
+    show(
+        "Processes", ["part", "process", "state", "memory (MiB)", "restarts"], rows, right=("memory (MiB)", "restarts")
+    )
+    console.print(f"broker  {found.bootstrap_servers}\nstore   {found.store_url}")
+
+
+@click.command("reset")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset_command(yes: bool) -> None:
+    """Delete all data of the embedded broker and store."""
+    places = Places.default()
+    if Endpoints.read(places) is not None:
+        raise ServiceError("the stack is up; run `akbypass down` first")
+    if not yes:
+        click.confirm(f"Delete everything below {places.home}?", abort=True)
+    reset(places)
+    console.print("reset")
+
+
+COMMANDS = (up, supervise_command, down, status, reset_command)

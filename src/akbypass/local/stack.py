@@ -1,0 +1,246 @@
+"""Everything on one machine: broker, store, worker and sink as children of one supervisor; decides no result.
+
+`Places` says where things lie, `Stack` starts and watches them, `Endpoints` tells other commands where they answer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from akbypass import config as configuration
+from akbypass.config import Config
+from akbypass.errors import ServiceError
+from akbypass.local import children
+
+log = logging.getLogger("akbypass.stack")
+
+RESTARTS_MAX = 5  # of one child within RESTARTS_S; more means that a restart does not help
+RESTARTS_S = 60.0
+WATCH_S = 0.5
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the embedded servers keep their data: $AKBYPASS_HOME, else the user's data directory."""
+
+    home: Path
+
+    @classmethod
+    def default(cls) -> Places:
+        """Places of this user."""
+        own = os.environ.get("AKBYPASS_HOME")
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        return cls(Path(own) if own else base / "akbypass")
+
+    @property
+    def kafka(self) -> Path:
+        """Data of the embedded broker."""
+        return self.home / "kafka"
+
+    @property
+    def store(self) -> Path:
+        """Data of the embedded store."""
+        return self.home / "store"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of worker, sink and supervisor."""
+        return self.home / "logs"
+
+    @property
+    def state(self) -> Path:
+        """What is up, as JSON."""
+        return self.home / "up.json"
+
+
+@dataclass
+class Endpoints:
+    """Where things answer, and the processes behind them."""
+
+    supervisor_pid: int = 0
+    bootstrap_servers: str = ""
+    store_url: str = ""
+    config_path: str = ""
+    pids: dict[str, int] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    ready: bool = False
+
+    @classmethod
+    def read(cls, places: Places) -> Endpoints | None:
+        """What is up at these places, None when nothing is."""
+        try:
+            found = cls(**json.loads(places.state.read_text()))
+            os.kill(found.supervisor_pid, 0)
+        except (OSError, ValueError, TypeError):
+            return None
+        return found
+
+    def write(self, places: Places) -> None:
+        """Publish atomically."""
+        made = places.state.with_suffix(".new")
+        made.write_text(json.dumps(asdict(self)))
+        made.replace(places.state)
+
+
+class Stack:
+    """Broker and store as the configuration asks for (embedded where no address is given), worker and sink.
+
+    Use as a context manager; leaving it stops the children, readers of data before their sources.
+    """
+
+    def __init__(self, places: Places, config: Config, config_path: str = "", workers: int = 1) -> None:
+        self.places, self.config, self.config_path = places, config, config_path
+        self.workers = workers
+        self.endpoints = Endpoints(os.getpid(), config_path=config_path)
+        self._servers: list[Any] = []
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, list[str]] = {}
+        self._restarted: dict[str, list[float]] = {}
+        self._stopping = threading.Event()
+        self._failure: ServiceError | None = None
+        self._watcher = threading.Thread(target=self._watch, name="akbypass-watch", daemon=True)
+
+    def __enter__(self) -> Stack:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, tell: Callable[[str], None] = lambda text: None) -> Endpoints:
+        """Start everything and wait until it answers; raises MissingError or ServiceError."""
+        from akbypass import store_client, transport
+        from akbypass.local.kafka import KafkaServer
+        from akbypass.local.store import StoreServer
+        from akbypass.processors import all_topologies
+        from akbypass.sinks.clickhouse.migrate import migrate
+
+        self.places.logs.mkdir(parents=True, exist_ok=True)
+        points = self.endpoints
+        points.bootstrap_servers = self.config.kafka.bootstrap_servers
+        if not points.bootstrap_servers:
+            tell("starting Apache Kafka")
+            broker = KafkaServer(self.places.kafka)
+            self._servers.append(broker)
+            points.bootstrap_servers = broker.start()
+            points.pids["kafka"] = broker.pid
+        points.store_url = self.config.clickhouse.url
+        if not points.store_url:
+            tell("starting the ClickHouse store")
+            store = StoreServer(self.places.store)
+            self._servers.append(store)
+            points.store_url = store.start()
+            points.pids["store"] = store.pid
+        tell("preparing topics and tables")
+        names = [t.name for t in all_topologies()]
+        transport.declare_topics(self.config, points.bootstrap_servers, transport.known_topics(), names)
+        with store_client.connect(self.config, points.store_url, database="") as client:
+            migrate(client, self.config.clickhouse.database)
+        tell("starting workers and sinks")
+        for i in range(self.workers):
+            self.add(f"worker-{i}", ["process", "--member", f"worker-{i}"])
+        self.add("sink", ["sink", "clickhouse", "audit"])
+        points.ready = True
+        points.write(self.places)
+        self._watcher.start()
+        return points
+
+    def add(self, name: str, arguments: list[str]) -> None:
+        """Start one of our own commands as a child that is started again when it ends."""
+        common = ["--bootstrap-servers", self.endpoints.bootstrap_servers]
+        if self.config_path:
+            common += ["--config", self.config_path]
+        if arguments[0] == "sink":
+            common += ["--store-url", self.endpoints.store_url]
+        self._commands[name] = [sys.executable, "-m", "akbypass.cli", *arguments, *common]
+        self._spawn(name)
+
+    def _spawn(self, name: str) -> None:
+        output = self.places.logs / f"{name}.log"
+        if output.exists():
+            output.replace(output.with_suffix(".log.1"))
+        self._children[name] = children.spawn(self._commands[name], output=output, cwd=self.places.home)
+        self.endpoints.pids[name] = self._children[name].pid
+
+    def remove(self, name: str) -> None:
+        """Stop a child for good."""
+        child = self._children.pop(name)
+        self.endpoints.pids.pop(name, None)
+        children.stop(child)
+
+    def pid(self, name: str) -> int:
+        """Process of a child, as it is now."""
+        return self._children[name].pid
+
+    def check(self) -> None:
+        """Raise ServiceError when a child could not be kept alive."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(WATCH_S):
+            for name, child in list(self._children.items()):
+                if child.poll() is None or self._stopping.is_set() or name not in self._children:
+                    continue
+                recent = [t for t in self._restarted.get(name, []) if time.monotonic() - t < RESTARTS_S]
+                if len(recent) >= RESTARTS_MAX:
+                    last = children.tail(self.places.logs / f"{name}.log")
+                    self._failure = ServiceError(
+                        f"{name} ended {len(recent)} times within {RESTARTS_S:.0f} s; its log ends:\n{last}"
+                    )
+                    return
+                log.warning("%s ended with code %s; starting it again", name, child.returncode)
+                self._restarted[name] = [*recent, time.monotonic()]
+                self.endpoints.restarts[name] = self.endpoints.restarts.get(name, 0) + 1
+                self._spawn(name)
+                self.endpoints.write(self.places)
+
+    def stop(self) -> None:
+        """Stop everything: workers and sinks first, then store and broker."""
+        self._stopping.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        for child in self._children.values():
+            child.terminate()
+        for child in self._children.values():
+            children.stop(child)
+        for server in reversed(self._servers):
+            server.stop()
+        self._children, self._servers = {}, []
+        own = Endpoints.read(self.places)
+        if own is not None and own.supervisor_pid == os.getpid():
+            self.places.state.unlink(missing_ok=True)
+
+
+def supervise(places: Places, config_path: str, workers: int) -> None:
+    """Run a stack until SIGTERM or SIGINT; the body of the background process of `akbypass up`."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    stack = Stack(places, configuration.load(config_path or None), config_path, workers)
+    with stack:
+        while not stopping.wait(WATCH_S):
+            stack.check()
+
+
+def reset(places: Places) -> None:
+    """Delete everything that the embedded servers keep."""
+    for part in (places.kafka, places.store, places.logs, places.home / "demo"):
+        shutil.rmtree(part, ignore_errors=True)
+    places.state.unlink(missing_ok=True)
