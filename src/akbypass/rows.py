@@ -36,7 +36,7 @@ class Rows:
         self.columns = columns
 
     @classmethod
-    def build(cls, name: str, n: int, **columns: Any) -> Rows:
+    def build(cls, name: str, n: int, /, **columns: Any) -> Rows:
         """Make n rows of type `name`; a column that is not given is unknown, or zero where it cannot be unknown.
 
         Raises KeyError for a column that the schema does not have and ValueError for a wrong length.
