@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from akbypass.config import Config
 from akbypass.kernel import kernel
-from akbypass.rows import Array
+from akbypass.rows import Array, address_bytes
 
 A_HIGH, A_LOW, B_HIGH, B_LOW, PORTS, CHAIN, OLDER, NEWER, OWN = range(9)
 COUNT, OLDEST, NEWEST, EVICTED = range(4)  # of `meta`; EVICTED counts flows that made room
@@ -117,7 +118,7 @@ def touch(flows: Any, meta: Any, slot: int) -> None:
 @kernel
 def victim(meta: Any, flows_max: int) -> int:
     """Return the row that the next `insert` will take from its flow, -1 while there is room."""
-    return meta[OLDEST] if meta[COUNT] >= flows_max else -1  # type: ignore[no-any-return]
+    return meta[OLDEST] if meta[COUNT] >= flows_max else -1
 
 
 @kernel
@@ -146,6 +147,24 @@ def insert(flows: Any, heads: Any, meta: Any, flows_max: int) -> int:
     heads[bucket] = slot
     _become_newest(flows, meta, slot)
     return slot
+
+
+@kernel
+def gateway_side(flows: Any, slot: int, gateways: Any) -> int:
+    """Return the side (0 is a) whose endpoint is a configured gateway, -1 when neither is."""
+    for g in range(gateways.shape[0]):
+        for side in range(2):
+            at, port = A_HIGH + 2 * side, (flows[slot, PORTS] >> (16 - 16 * side)) & 0xFFFF
+            if gateways[g, 0] == flows[slot, at] and gateways[g, 1] == flows[slot, at + 1] and gateways[g, 2] == port:
+                return side
+    return -1
+
+
+def gateway_table(config: Config) -> Array:
+    """Write the configured order gateways as int64 rows: two halves of the address, port."""
+    endpoints = [(address_bytes(e.ip_address), port) for e in config.exchanges for port in e.ports]
+    addresses = halves(np.array([address for address, _ in endpoints], "V16"))
+    return np.column_stack([addresses, np.array([port for _, port in endpoints], np.int64)])
 
 
 class FlowTable:

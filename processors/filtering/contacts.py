@@ -25,7 +25,7 @@ from akbypass.kernel import kernel
 from akbypass.processors import flow_table
 from akbypass.processors.filtering.matcher import Matcher
 from akbypass.processors.flow_table import A_HIGH, OWN, PORTS, FlowTable, halves, whole
-from akbypass.rows import NULL_INT64, Array, Rows, address_bytes
+from akbypass.rows import NULL_INT64, Array, Rows
 
 STATE, INITIATOR, ISN, RUN, TS, CAPTURE, POS, RULE, BEFORE, AFTER = range(OWN, OWN + 10)  # of a flow
 WIDTH = OWN + 10
@@ -109,18 +109,12 @@ def _close(flows: Any, waiting: Any, end: int, out: Any, n: int) -> int:
 @kernel
 def _initiator(flows: Any, slot: int, direction: int, syn: bool, gateways: Any) -> int:
     """Tell which side (0 for a) opened a flow whose SYN was not seen."""
-    port_a, port_b = flows[slot, PORTS] >> 16, flows[slot, PORTS] & 0xFFFF
-    for g in range(gateways.shape[0]):
-        for side in range(2):
-            at = A_HIGH + 2 * side
-            if (
-                gateways[g, 0] == flows[slot, at]
-                and gateways[g, 1] == flows[slot, at + 1]
-                and gateways[g, 2] == (port_b if side else port_a)
-            ):
-                return 1 - side
+    gateway = flow_table.gateway_side(flows, slot, gateways)
+    if gateway >= 0:
+        return 1 - gateway
     if syn:
         return 1 - direction
+    port_a, port_b = flows[slot, PORTS] >> 16, flows[slot, PORTS] & 0xFFFF
     if port_a == port_b:
         return direction
     return 0 if port_a > port_b else 1
@@ -178,9 +172,7 @@ class ContactTracker:
         self._timeout_ns = config.thresholds.syn_timeout_ms * 1_000_000
         self._table = FlowTable(WIDTH, config.thresholds.flows_max)
         self._waiting: Array = np.full(2, -1, np.int64)  # first and last undecided attempt
-        gateways = [(address_bytes(e.ip_address), port) for e in config.exchanges for port in e.ports]
-        split = halves(np.array([address for address, _ in gateways], "V16"))
-        self._gateways = np.column_stack([split, np.array([port for _, port in gateways], np.int64)])
+        self._gateways = flow_table.gateway_table(config)
 
     @property
     def flows_evicted(self) -> int:
@@ -208,11 +200,11 @@ class ContactTracker:
         table = self._table
         table.reserve(len(packets))
         out = self._outcomes(len(packets))
-        names = ("src_port", "dst_port", "tcp_seq", "tcp_ack", "tcp_flags")
         n = _follow(
             table.flows, table.heads, table.meta, self._waiting, table.flows_max, self._timeout_ns, self._gateways,
             packets["run_ns"], packets["capture_id"], packets["capture_pos"], packets["ts_capture_ns"],
-            halves(packets["src_ip"]), halves(packets["dst_ip"]), *(packets[name] for name in names), matched, out,
+            halves(packets["src_ip"]), halves(packets["dst_ip"]), packets["src_port"], packets["dst_port"],
+            packets["tcp_seq"], packets["tcp_ack"], packets["tcp_flags"], matched, out,
         )  # fmt: skip
         return out[:n]
 

@@ -1,0 +1,60 @@
+"""The latency core: TCP round trips and answers to order requests become latency rows; keeps no statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from akbypass import __version__
+from akbypass.config import Config
+from akbypass.order import make_ids, restrict
+from akbypass.processors.latency.requests import OrderRequests
+from akbypass.processors.latency.round_trips import RoundTrips
+from akbypass.rows import Array, Rows
+
+CLOCK_SOURCE = b"file"  # stamps come from captures; see the captures rows for the card that made them
+
+
+class LatencyCore:
+    """packets, orders → latency, order_events, for one run and one partition."""
+
+    def __init__(self, config: Config, run_id: str, partition: int) -> None:
+        self._run_id = run_id
+        self._round_trips = RoundTrips(config)
+        self._requests = OrderRequests(config, run_id)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was dropped, by reason (count)."""
+        return {**self._round_trips.counters, **self._requests.counters}
+
+    def step(self, inputs: Mapping[str, Rows], watermark_ns: int, end: bool) -> dict[str, Rows]:
+        """Measure what the rows below the watermark complete; there are no timers."""
+        tcp = self._round_trips.step(restrict(inputs, "packets", "packets"))
+        answers, events = self._requests.step(restrict(inputs, "orders", "orders"))
+        # One frame may complete rows in two partitions (its packet by flow, its messages by session), so the ids are
+        # made of what tells these rows apart, not of their number within a partition.
+        frame = ("capture_id", "capture_pos")
+        tcp = tcp.with_columns(id=make_ids("latency/tcp", self._run_id, *(tcp[k] for k in frame)))
+        message = (*frame, "sub")
+        answers = answers.with_columns(
+            id=make_ids("latency/order", self._run_id, *(answers[k] for k in message), answers["kind"])
+        )
+        events = events.with_columns(id=make_ids("latency/event", self._run_id, *(events[k] for k in message)))
+        rows = Rows.concat([tcp, answers])
+        rows = rows.with_columns(
+            n=np.ones(len(rows), np.int64),
+            clock_source=np.full(len(rows), CLOCK_SOURCE, rows["clock_source"].dtype),
+            decoder_version=np.full(len(rows), __version__.encode(), rows["decoder_version"].dtype),
+        )
+        return {"latency": rows, "order_events": events}
+
+    def snapshot(self) -> dict[str, Array]:
+        """Copy the state."""
+        return {**self._round_trips.snapshot(), **self._requests.snapshot()}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take over a snapshot."""
+        self._round_trips.restore(state)
+        self._requests.restore(state)
