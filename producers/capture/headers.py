@@ -31,6 +31,7 @@ from akbypass.producers.capture.layers import (
     ipv4_layer,
     ipv6_layer,
     link_layer,
+    octet,
     tcp_options,
 )
 from akbypass.producers.frames import FrameBatch, PacketBatch
@@ -125,7 +126,9 @@ class HeaderParser:
             reason, expected = REASONS[int(status[i])]
             start, captured, wire = int(frames.start[i]), int(frames.captured_length[i]), int(frames.wire_length[i])
             reasons.append(reason.encode())
-            details.append(f"expected {expected}, found none in {captured} captured of {wire} bytes; in the frame of byte {frames.position[i]}")
+            details.append(
+                f"expected {expected}, found none in {captured} captured of {wire} bytes; in the frame of byte {frames.position[i]}"
+            )
             pieces.append(frames.buffer[start : start + min(captured, REJECTED_BYTES_MAX)].tobytes())
         return Rows.build(
             "rejected", len(bad), run_ns=run_ns[bad], capture_id=self.capture_id, capture_pos=frames.position[bad],
@@ -135,7 +138,7 @@ class HeaderParser:
 
 
 @kernel
-def fnv1a(payload: Any) -> int:
+def fnv1a(payload: Any) -> Any:
     """Hash bytes by 64-bit FNV-1a, as a signed number."""
     h = FNV_OFFSET
     for b in payload:
@@ -173,7 +176,7 @@ def parse_frames(
         seq, ack = NONE, NONE
         mss, scale, permitted, left, right, value, echo = NONE, NONE, False, NONE, NONE, NONE, NONE
         length = max(end - data, 0)
-        if offset == 0 and (protocol == TCP or protocol == UDP):
+        if offset == 0 and (protocol in (TCP, UDP)):
             if seen >= data + 4:
                 src_port, dst_port = be16(frame, data), be16(frame, data + 2)
             if protocol == TCP:
@@ -184,8 +187,8 @@ def parse_frames(
                 if seen >= data + 8:
                     seq = be32(frame, data + 4)
                 if seen >= data + 14:
-                    header_end = data + (np.int64(frame[data + 12]) >> 4) * 4
-                    tcp_flags = np.int64(frame[data + 13])
+                    header_end = data + (octet(frame, data + 12) >> 4) * 4
+                    tcp_flags = octet(frame, data + 13)
                     if tcp_flags & 0x10:
                         ack = be32(frame, data + 8)
                     if header_end < data + 20:
@@ -197,7 +200,9 @@ def parse_frames(
                 if seen >= data + 16:
                     window = be16(frame, data + 14)
                 if header_end > data + 20:
-                    mss, scale, permitted, left, right, value, echo = tcp_options(frame, data + 20, min(header_end, seen))
+                    mss, scale, permitted, left, right, value, echo = tcp_options(
+                        frame, data + 20, min(header_end, seen)
+                    )
             else:
                 if end < data + 8 and not more:
                     status[i] = UDP_SHORT
@@ -213,7 +218,7 @@ def parse_frames(
             length = max(end - header_end, 0)
         first = min(header_end, n)
         last = first
-        if offset == 0 and not more and (protocol == TCP or protocol == UDP):
+        if offset == 0 and not more and (protocol in (TCP, UDP)):
             last = max(min(end, n), first)
         status[i] = PACKET
 

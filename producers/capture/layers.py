@@ -35,33 +35,41 @@ PACKET, NOT_IP, LINK_UNKNOWN = 0, 1, 2
 ETHERNET, COOKED, COOKED2, NULL, LOOP = 1, 113, 276, 0, 108
 RAW, RAW_BSD, RAW_ANY, RAW_IPV4, RAW_IPV6 = 12, 14, 101, 228, 229
 IPV4, IPV6 = 0x0800, 0x86DD
+VLAN_TYPES = (0x8100, 0x88A8, 0x9100)
 VLAN_TAGS_MAX = 8  # two are kept; no network stacks more than four
 EXTENSIONS_MAX = 16  # IPv6 extension headers followed; RFC 8504 lets a node refuse more than eight
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT, DESTINATION = 0, 43, 44, 51, 59, 60
 TCP, UDP = 6, 17
 FAMILY_INET = 2
+FAMILIES_INET6 = (10, 24, 28, 30)  # of Linux and the BSDs
 NONE = -1  # a field that is not there
 
 
 @kernel
-def be16(frame: Any, at: int) -> int:
+def octet(frame: Any, at: Any) -> Any:
+    """Read one byte as a signed number, so that arithmetic stays in integers."""
+    return np.int64(frame[at])
+
+
+@kernel
+def be16(frame: Any, at: Any) -> Any:
     """Read two bytes, network order."""
-    return (np.int64(frame[at]) << 8) | np.int64(frame[at + 1])
+    return (octet(frame, at) << 8) | octet(frame, at + 1)
 
 
 @kernel
-def be32(frame: Any, at: int) -> int:
+def be32(frame: Any, at: Any) -> Any:
     """Read four bytes, network order."""
-    return (np.int64(frame[at]) << 24) | (np.int64(frame[at + 1]) << 16) | (np.int64(frame[at + 2]) << 8) | np.int64(frame[at + 3])
+    return (octet(frame, at) << 24) | (octet(frame, at + 1) << 16) | (octet(frame, at + 2) << 8) | octet(frame, at + 3)
 
 
 @kernel
-def link_layer(frame: Any, link: int) -> Any:
+def link_layer(frame: Any, link: Any) -> Any:
     """Find the network header: returns (status, its start, EtherType, outer VLAN, inner VLAN)."""
     n = len(frame)
     at = 0
     ether_type = 0
-    if link == ETHERNET or link == COOKED:
+    if link in (ETHERNET, COOKED):
         at = 14 if link == ETHERNET else 16
         if n < at:
             return LINK_SHORT, 0, 0, NONE, NONE
@@ -71,7 +79,7 @@ def link_layer(frame: Any, link: int) -> Any:
         if n < at:
             return LINK_SHORT, 0, 0, NONE, NONE
         ether_type = be16(frame, 0)
-    elif link == NULL or link == LOOP:
+    elif link in (NULL, LOOP):
         at = 4
         if n < at:
             return LINK_SHORT, 0, 0, NONE, NONE
@@ -80,16 +88,16 @@ def link_layer(frame: Any, link: int) -> Any:
             family = (family >> 24) | ((family >> 8) & 0xFF00)
         if family == FAMILY_INET:
             ether_type = IPV4
-        elif family == 10 or family == 24 or family == 28 or family == 30:  # AF_INET6 of Linux and the BSDs
+        elif family in FAMILIES_INET6:
             ether_type = IPV6
-    elif link == RAW or link == RAW_BSD or link == RAW_ANY or link == RAW_IPV4 or link == RAW_IPV6:
+    elif link in (RAW, RAW_BSD, RAW_ANY, RAW_IPV4, RAW_IPV6):
         if n < 1:
             return LINK_SHORT, 0, 0, NONE, NONE
-        ether_type = IPV6 if link == RAW_IPV6 or (link != RAW_IPV4 and frame[0] >> 4 == 6) else IPV4
+        ether_type = IPV6 if link == RAW_IPV6 or (link != RAW_IPV4 and octet(frame, 0) >> 4 == 6) else IPV4
     else:
         return LINK_UNKNOWN, 0, 0, NONE, NONE
     outer, inner, tags = NONE, NONE, 0
-    while ether_type == 0x8100 or ether_type == 0x88A8 or ether_type == 0x9100:
+    while ether_type in VLAN_TYPES:
         if n < at + 4:
             return LINK_SHORT, 0, 0, NONE, NONE
         if tags == VLAN_TAGS_MAX:
@@ -101,12 +109,12 @@ def link_layer(frame: Any, link: int) -> Any:
         ether_type = be16(frame, at + 2)
         tags += 1
         at += 4
-    status = PACKET if ether_type == IPV4 or ether_type == IPV6 else NOT_IP
+    status = PACKET if ether_type in (IPV4, IPV6) else NOT_IP
     return status, at, ether_type, outer, inner
 
 
 @kernel
-def ipv4_layer(frame: Any, at: int, wire: int) -> Any:
+def ipv4_layer(frame: Any, at: Any, wire: Any) -> Any:
     """Read an IPv4 header at `at`.
 
     Returns (status, protocol, identification, TTL, fragment offset, more fragments, start of the transport header,
@@ -116,9 +124,9 @@ def ipv4_layer(frame: Any, at: int, wire: int) -> Any:
     bad = (0, 0, 0, 0, False, 0, 0)
     if n < at + 20:
         return (IP_SHORT, *bad)
-    if frame[at] >> 4 != 4:
+    if octet(frame, at) >> 4 != 4:
         return (IP_VERSION, *bad)
-    header = (np.int64(frame[at]) & 0x0F) * 4
+    header = (octet(frame, at) & 0x0F) * 4
     if header < 20:
         return (IP_HEADER_LENGTH, *bad)
     if wire < at + header:
@@ -130,29 +138,29 @@ def ipv4_layer(frame: Any, at: int, wire: int) -> Any:
         return (IP_TOTAL_LENGTH, *bad)
     word = be16(frame, at + 6)
     return (
-        PACKET, np.int64(frame[at + 9]), be16(frame, at + 4), np.int64(frame[at + 8]), (word & 0x1FFF) * 8, (word & 0x2000) != 0,
+        PACKET, octet(frame, at + 9), be16(frame, at + 4), octet(frame, at + 8), (word & 0x1FFF) * 8, (word & 0x2000) != 0,
         at + header, at + total,
     )  # fmt: skip
 
 
 @kernel
-def ipv6_layer(frame: Any, at: int, wire: int) -> Any:
+def ipv6_layer(frame: Any, at: Any, wire: Any) -> Any:
     """Read an IPv6 header at `at` and its extension headers; returns as ipv4_layer does, without an identification."""
     n = len(frame)
     bad = (0, NONE, 0, 0, False, 0, 0)
     if n < at + 40:
         return (IP_SHORT, *bad)
-    if frame[at] >> 4 != 6:
+    if octet(frame, at) >> 4 != 6:
         return (IP_VERSION, *bad)
-    kind = np.int64(frame[at + 6])
-    hops = np.int64(frame[at + 7])
+    kind = octet(frame, at + 6)
+    hops = octet(frame, at + 7)
     length = be16(frame, at + 4)
     if length == 0 and kind != NO_NEXT:  # segmentation offload, or a jumbogram: the true length is the frame's
         length = max(wire - at - 40, 0)
     end = at + 40 + length
     at += 40
     offset, more, headers = 0, False, 0
-    while kind == HOP_BY_HOP or kind == ROUTING or kind == FRAGMENT or kind == AUTHENTICATION or kind == DESTINATION:
+    while kind in (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION):
         if headers == EXTENSIONS_MAX:
             return (EXTENSION_COUNT, *bad)
         if end < at + 8:
@@ -161,13 +169,13 @@ def ipv6_layer(frame: Any, at: int, wire: int) -> Any:
             return PACKET, kind, NONE, hops, offset, more, n, end
         size = 8
         if kind == AUTHENTICATION:
-            size = (np.int64(frame[at + 1]) + 2) * 4
+            size = (octet(frame, at + 1) + 2) * 4
         elif kind != FRAGMENT:
-            size = (np.int64(frame[at + 1]) + 1) * 8
+            size = (octet(frame, at + 1) + 1) * 8
         if end < at + size:
             return (EXTENSION_SHORT, *bad)
         was_fragment = kind == FRAGMENT
-        kind = np.int64(frame[at])
+        kind = octet(frame, at)
         if was_fragment:
             word = be16(frame, at + 2)
             offset, more = word & 0xFFF8, (word & 1) != 0
@@ -179,14 +187,14 @@ def ipv6_layer(frame: Any, at: int, wire: int) -> Any:
 
 
 @kernel
-def tcp_options(frame: Any, at: int, end: int) -> Any:
+def tcp_options(frame: Any, at: Any, end: Any) -> Any:
     """Read the TCP options in frame[at:end]; the first that is wrong or cut ends them.
 
     Returns (MSS, window scale, SACK permitted, SACK left, SACK right, TSval, TSecr); NONE for what is not there.
     """
     mss, scale, permitted, left, right, value, echo = NONE, NONE, False, NONE, NONE, NONE, NONE
     while at < end:
-        kind = np.int64(frame[at])
+        kind = octet(frame, at)
         if kind == 0:
             break
         if kind == 1:
@@ -194,13 +202,13 @@ def tcp_options(frame: Any, at: int, end: int) -> Any:
             continue
         if at + 2 > end:
             break
-        size = np.int64(frame[at + 1])
+        size = octet(frame, at + 1)
         if size < 2 or at + size > end:
             break
         if kind == 2 and size == 4:
             mss = be16(frame, at + 2)
         elif kind == 3 and size == 3:
-            scale = np.int64(frame[at + 2])
+            scale = octet(frame, at + 2)
         elif kind == 4 and size == 2:
             permitted = True
         elif kind == 5 and size >= 10 and left == NONE:

@@ -49,7 +49,7 @@ BAD_LENGTH = 2  # the walk met a captured length above RECORD_BYTES_MAX
 
 
 @kernel
-def u32(buffer: Any, at: int, big: bool) -> int:
+def u32(buffer: Any, at: Any, big: bool) -> Any:
     """Read four bytes as an unsigned number."""
     a, b, c, d = np.int64(buffer[at]), np.int64(buffer[at + 1]), np.int64(buffer[at + 2]), np.int64(buffer[at + 3])
     if big:
@@ -59,7 +59,16 @@ def u32(buffer: Any, at: int, big: bool) -> int:
 
 @kernel
 def walk_pcap(
-    buffer: Any, start: int, end: int, base: int, big: bool, header: int, unit_ns: int, link: int, wide: Any, narrow: Any
+    buffer: Any,
+    start: int,
+    end: int,
+    base: int,
+    big: bool,
+    header: int,
+    unit_ns: int,
+    link: int,
+    wide: Any,
+    narrow: Any,
 ) -> Any:
     """Enter the records in buffer[start:end] as frames; return (frames, next start, why it stopped)."""
     n = 0
@@ -95,12 +104,16 @@ class PcapReader(Reader):
     def __init__(self, source: ByteSource, head: bytes, **limits: int) -> None:
         super().__init__(source, head, **limits)
         if len(head) < HEADER_BYTES:
-            raise CaptureError(f"{source.name}: expected {HEADER_BYTES} bytes of pcap header, found {len(head)}; cut short?")
+            raise CaptureError(
+                f"{source.name}: expected {HEADER_BYTES} bytes of pcap header, found {len(head)}; cut short?"
+            )
         order = order_of(head[:4])
         assert order is not None, "the caller has looked at the magic"
         magic, major, minor, snapshot, link = struct.unpack(f"{order}IHH8xII", head[:HEADER_BYTES])
         if major != VERSION_MAJOR:
-            raise CaptureError(f"{source.name}: expected pcap version {VERSION_MAJOR}, found {major}.{minor}; at byte 4")
+            raise CaptureError(
+                f"{source.name}: expected pcap version {VERSION_MAJOR}, found {major}.{minor}; at byte 4"
+            )
         self.snapshot_length, self.link_type = snapshot, link & LINK_TYPE_MASK
         self._big = order == ">"
         self._unit_ns, self._header = MAGICS[magic]

@@ -71,7 +71,7 @@ REASONS = {
 
 
 @kernel
-def to_ns(units: Any, rule: int, factor: int, offset: int) -> int:
+def to_ns(units: Any, rule: Any, factor: Any, offset: Any) -> Any:
     """Convert a time in units (uint64) to ns since the UNIX epoch; −1 when it is out of range."""
     limit = np.uint64(TIME_MAX_NS)
     billion = np.uint64(1_000_000_000)
@@ -94,7 +94,9 @@ def to_ns(units: Any, rule: int, factor: int, offset: int) -> int:
         if factor < 32:
             part = (part * billion) >> np.uint64(factor)
         elif factor - 32 < 64:  # a product of up to 94 bits, its high part first
-            part = ((part >> thirty_two) * billion + (((part & low32) * billion) >> thirty_two)) >> np.uint64(factor - 32)
+            part = ((part >> thirty_two) * billion + (((part & low32) * billion) >> thirty_two)) >> np.uint64(
+                factor - 32
+            )
         else:
             part = np.uint64(0)
         ns = whole * billion + part
@@ -123,9 +125,9 @@ def walk_pcapng(
             return n, start, MORE, last_ns
         if u32(buffer, start + length - 4, big) != length:
             return n, start, BLOCK_TRAILER, last_ns
-        if kind == INTERFACE or kind == STATISTICS:
+        if kind in (INTERFACE, STATISTICS):
             return n, start, AT_CONTROL, last_ns
-        if kind == PACKET or kind == OLD_PACKET or kind == SIMPLE_PACKET:
+        if kind in (PACKET, OLD_PACKET, SIMPLE_PACKET):
             if n == room:
                 return n, start, FULL, last_ns
             header = 12 if kind == SIMPLE_PACKET else 28
@@ -152,7 +154,12 @@ def walk_pcapng(
             if kind != SIMPLE_PACKET:
                 high = np.uint64(u32(buffer, start + 12, big))
                 units = (high << np.uint64(32)) | np.uint64(u32(buffer, start + 16, big))
-                ns = to_ns(units, interfaces[interface, IF_RULE], interfaces[interface, IF_FACTOR], interfaces[interface, IF_OFFSET])
+                ns = to_ns(
+                    units,
+                    interfaces[interface, IF_RULE],
+                    interfaces[interface, IF_FACTOR],
+                    interfaces[interface, IF_OFFSET],
+                )
                 if ns < 0:
                     return n, start, BAD_TIME, last_ns
                 last_ns = ns
@@ -205,7 +212,9 @@ class PcapngReader(Reader):
         kind, length = struct.unpack_from(f"{self._order}II", self._view, self._start)
         if status in REASONS:
             reason, detail = REASONS[status]
-            self._problem(self.position, reason, detail.format(length=length), fatal=status in (BLOCK_LENGTH, BLOCK_TRAILER))
+            self._problem(
+                self.position, reason, detail.format(length=length), fatal=status in (BLOCK_LENGTH, BLOCK_TRAILER)
+            )
         elif status == AT_LARGE:
             if kind in (INTERFACE, PACKET, OLD_PACKET, SIMPLE_PACKET):
                 detail = f"expected a block up to {BLOCK_BYTES_MAX} bytes, found {length}; block left out"
@@ -229,7 +238,9 @@ class PcapngReader(Reader):
 
     def _at_end(self) -> None:
         if self._skip and self.source.damage is None:
-            self._problem(self.position, "truncated", f"expected {self._skip} more bytes of a block, found the end; cut short?")
+            self._problem(
+                self.position, "truncated", f"expected {self._skip} more bytes of a block, found the end; cut short?"
+            )
             self._done = True
         super()._at_end()
 
@@ -258,7 +269,12 @@ class PcapngReader(Reader):
         before = self._order
         fault = self._section_fault()
         if fault is not None:
-            self._problem(self.position, "section_header", f"expected a section header, found {fault}; the rest cannot be read", fatal=True)
+            self._problem(
+                self.position,
+                "section_header",
+                f"expected a section header, found {fault}; the rest cannot be read",
+                fatal=True,
+            )
             return True
         length = struct.unpack_from(f"{self._order}4xI", self._view, self._start)[0]
         if left < length:
@@ -275,7 +291,12 @@ class PcapngReader(Reader):
 
     def _interface(self, length: int) -> None:
         if self._known == INTERFACES_MAX:
-            self._problem(self.position, "interface_count", f"expected at most {INTERFACES_MAX} interfaces, found more", fatal=True)
+            self._problem(
+                self.position,
+                "interface_count",
+                f"expected at most {INTERFACES_MAX} interfaces, found more",
+                fatal=True,
+            )
             return
         if self._known == len(self._interfaces):
             self._interfaces = np.concatenate([self._interfaces, np.zeros_like(self._interfaces)])
@@ -283,7 +304,9 @@ class PcapngReader(Reader):
         if length >= 20:
             row[IF_LINK], row[IF_SNAPSHOT] = struct.unpack_from(f"{self._order}HxxI", self._view, self._start + 8)
         else:
-            self._problem(self.position, "block_length", f"expected 20 bytes of interface or more, found {length}", fatal=True)
+            self._problem(
+                self.position, "block_length", f"expected 20 bytes of interface or more, found {length}", fatal=True
+            )
         for code, value in self._options(self._start + 16, self._start + length - 4):
             if code == OPTION_RESOLUTION and len(value) == 1:
                 row[IF_RULE], row[IF_FACTOR], row[IF_RESOLUTION] = time_rule(value[0])
@@ -295,12 +318,16 @@ class PcapngReader(Reader):
     def _offset_ns(self, seconds: int) -> int:
         if abs(seconds) * 1_000_000_000 <= TIME_MAX_NS:
             return seconds * 1_000_000_000
-        self._problem(self.position, "time_range", f"expected an offset within 285 years, found {seconds} s; taken as 0")
+        self._problem(
+            self.position, "time_range", f"expected an offset within 285 years, found {seconds} s; taken as 0"
+        )
         return 0
 
     def _statistics(self, length: int) -> None:
         if length < 24:
-            self._problem(self.position, "block_length", f"expected 24 bytes of statistics or more, found {length}; left out")
+            self._problem(
+                self.position, "block_length", f"expected 24 bytes of statistics or more, found {length}; left out"
+            )
             return
         interface = struct.unpack_from(f"{self._order}I", self._view, self._start + 8)[0]
         drops = 0
@@ -318,7 +345,11 @@ class PcapngReader(Reader):
             if code == OPTION_END:
                 return
             if at + length > end:
-                self._problem(self.position, "option_length", f"expected an option within its block, found {length} bytes; options left out")
+                self._problem(
+                    self.position,
+                    "option_length",
+                    f"expected an option within its block, found {length} bytes; options left out",
+                )
                 return
             yield code, bytes(self._view[at : at + length])
             at += (length + 3) & ~3

@@ -38,7 +38,9 @@ FULL = 1  # no room for another frame
 class Reader:
     """Frames of one capture, batch by batch. Subclasses walk their format's records."""
 
-    def __init__(self, source: ByteSource, head: bytes, *, frames_max: int = FRAMES_MAX, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self, source: ByteSource, head: bytes, *, frames_max: int = FRAMES_MAX, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
         self.source = source
         self.problems: list[Problem] = []
         self.problems_total = 0
@@ -46,7 +48,7 @@ class Reader:
         self._frames_max = frames_max
         self._chunk = chunk_bytes
         self._buffer: Array = np.empty(BLOCK_BYTES_MAX + max(chunk_bytes, len(head)), np.uint8)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(self._buffer.data)
         self._wide: Array = np.empty((5, frames_max), np.int64)
         self._narrow: Array = np.empty((2, frames_max), np.int32)
         self._base = 0  # position of the buffer's first byte in the capture
@@ -108,11 +110,16 @@ class Reader:
 
     def _at_end(self) -> None:
         self._done = True
+        self.kernel_drops = max(self.kernel_drops, self.source.dropped)
         if self.source.damage is not None:
             reason, detail = self.source.damage
             self._problem(self._base + self._end, reason, detail)
         elif self._end > self._start:
-            self._problem(self.position, "truncated", f"expected a whole record, found its first {self._end - self._start} bytes; cut short?")
+            self._problem(
+                self.position,
+                "truncated",
+                f"expected a whole record, found its first {self._end - self._start} bytes; cut short?",
+            )
 
     def _problem(self, position: int, reason: str, detail: str, *, fatal: bool = False) -> None:
         self.problems_total += 1

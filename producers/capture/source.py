@@ -40,17 +40,28 @@ class Problem:
     detail: str
     source: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}: {self.detail}"
+
 
 class ByteSource(Protocol):
     """What a capture reader reads from.
 
-    `damage` is (reason, detail) once the bytes ended otherwise than at their end; `lookahead` tells that a read
-    never waits for something to happen.
+    `lookahead` tells that a read never waits for something to happen; `damage` is (reason, detail) once the bytes
+    ended otherwise than at their end; `dropped` counts frames that a capture tool says it lost; `bytes_read` counts
+    bytes taken from the file or pipe, before decompression.
     """
 
-    name: str
-    lookahead: bool
-    damage: tuple[str, str] | None
+    @property
+    def name(self) -> str: ...
+    @property
+    def lookahead(self) -> bool: ...
+    @property
+    def damage(self) -> tuple[str, str] | None: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def bytes_read(self) -> int: ...
 
     def readinto(self, view: memoryview) -> int | None:
         """Fill `view` from its start; return the bytes written, 0 at the end, None while there is nothing yet."""
@@ -62,21 +73,36 @@ class ByteSource(Protocol):
 
 
 class FileSource:
-    """Bytes of an open file descriptor."""
+    """Bytes of an open file descriptor, behind the head that was already taken from it."""
+
+    dropped = 0
 
     def __init__(self, name: str, descriptor: int, *, lookahead: bool) -> None:
         self.name = name
         self.lookahead = lookahead
         self.damage: tuple[str, str] | None = None
+        self.bytes_read = 0
         self._descriptor = descriptor
+        self._head = b""
+
+    def look(self, count: int) -> bytes:
+        """Return the first bytes; they will be read again."""
+        self._head = read_head(self, count)
+        return self._head
 
     def readinto(self, view: memoryview) -> int | None:
         """Read once; an error of the device ends the capture and is told in `damage`."""
+        if self._head:
+            n = min(len(self._head), len(view))
+            view[:n], self._head = self._head[:n], self._head[n:]
+            return n
         try:
-            return os.readv(self._descriptor, [view])
+            n = os.readv(self._descriptor, [view])
         except OSError as error:
             self.damage = ("read_error", f"the system says {error.strerror}")
             return 0
+        self.bytes_read += n
+        return n
 
     def close(self) -> None:
         """Close the descriptor; standard input stays open."""
@@ -85,36 +111,12 @@ class FileSource:
             self._descriptor = -1
 
 
-class HeadSource:
-    """A source whose first bytes were looked at: gives them back, then the rest."""
-
-    def __init__(self, head: bytes, rest: FileSource) -> None:
-        self.name, self.lookahead = rest.name, rest.lookahead
-        self._head, self._rest = head, rest
-
-    @property
-    def damage(self) -> tuple[str, str] | None:
-        """Damage of the rest."""
-        return self._rest.damage
-
-    def readinto(self, view: memoryview) -> int | None:
-        """Give back the head, then read on."""
-        if not self._head:
-            return self._rest.readinto(view)
-        n = min(len(self._head), len(view))
-        view[:n] = self._head[:n]
-        self._head = self._head[n:]
-        return n
-
-    def close(self) -> None:
-        """Close the rest."""
-        self._rest.close()
-
-
 class GzipSource:
     """Decompressed bytes of gzip data, of several members as well; zero bytes behind the last one are padding."""
 
-    def __init__(self, inner: HeadSource) -> None:
+    dropped = 0
+
+    def __init__(self, inner: FileSource) -> None:
         self.name, self.lookahead = inner.name, inner.lookahead
         self.damage: tuple[str, str] | None = None
         self._inner = inner
@@ -138,6 +140,11 @@ class GzipSource:
                 view[: len(out)] = out
                 return len(out)
         return 0
+
+    @property
+    def bytes_read(self) -> int:
+        """Compressed bytes read."""
+        return self._inner.bytes_read
 
     def _more(self) -> bool:
         n = self._inner.readinto(memoryview(self._piece)) or 0
@@ -187,9 +194,7 @@ def open_source(name: str) -> ByteSource:
         CaptureError: The file cannot be opened.
     """
     raw = _open_file(name)
-    magic = read_head(raw, len(GZIP_MAGIC))
-    head = HeadSource(magic, raw)
-    return GzipSource(head) if magic == GZIP_MAGIC else head
+    return GzipSource(raw) if raw.look(len(GZIP_MAGIC)) == GZIP_MAGIC else raw
 
 
 def _open_file(name: str) -> FileSource:
@@ -198,7 +203,9 @@ def _open_file(name: str) -> FileSource:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise CaptureError(f"{name}: expected a capture file, found none: {getattr(error, 'strerror', error)}") from error
+        raise CaptureError(
+            f"{name}: expected a capture file, found none: {getattr(error, 'strerror', error)}"
+        ) from error
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISDIR(mode):
         os.close(descriptor)
