@@ -35,7 +35,6 @@ type: $(READY)           ## check types
 
 docs: $(READY)           ## write the generated reference pages anew
 	$(BIN)/python -m akbypass.schemas.reference > docs/reference/topics.md
-	$(BIN)/python -m akbypass.sinks.clickhouse.tables > /dev/null
 
 package: $(READY)        ## build sdist and wheel into dist/
 	$(BIN)/python -m hatchling build

@@ -12,6 +12,7 @@ import orjson
 
 from akbypass import config as configuration
 from akbypass import results, store_client
+from akbypass.analyzer import export_results
 from akbypass.cli import report
 from akbypass.cli.common import (
     bootstrap_option,
@@ -85,7 +86,8 @@ def demo(
         console.print(answers.render(findings))
         differs = sum(len(f.missing) + len(f.invented) for f in findings)
     if export:
-        report.export(export, found)
+        written = export_results(export, found)
+        console.print(f"exported to {written[0]} and {len(written) - 1} CSV files beside it")
     report.suggest(found)
     report_problems(edge)
     if differs:
@@ -112,7 +114,7 @@ def _through(
     stack = Stack(places, config, config_path)
     try:
         with stderr.status("starting") as status:
-            points = stack.start(lambda text: status.update(text))
+            points = stack.start(status.update)
         console.print(
             f"up after {time.monotonic() - started_s:.1f} s: broker {points.bootstrap_servers}, store {points.store_url}"
         )

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import orjson
 
 from akbypass.cli.common import console, show
 
@@ -69,19 +65,6 @@ def _table(client: Any, edge: Any, title: str, sql: str, columns: list[str], rig
         console.print(f"{title}: none")
         return
     show(title, columns, [list(row) for row in rows], right=right)
-
-
-def export(prefix: str, found: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Write all results as PREFIX.json and PREFIX.<result>.csv."""
-    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{prefix}.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
-    for name, rows in found.items():
-        if rows:
-            with Path(f"{prefix}.{name}.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-    console.print(f"exported to {prefix}.json and {prefix}.<result>.csv")
 
 
 def suggest(found: Mapping[str, list[dict[str, Any]]]) -> None:
