@@ -19,160 +19,28 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from akbypass.errors import CaptureError
-from akbypass.kernel import kernel
-from akbypass.producers.capture.pcap import u32
-from akbypass.producers.capture.reader import (
-    BLOCK_BYTES_MAX,
-    CAPTURED,
-    FULL,
-    LINK,
-    MORE,
-    POSITION,
-    RECORD_BYTES_MAX,
-    RESOLUTION,
-    START,
-    TIME,
-    WIRE,
-    WIRE_LENGTH_MAX,
-    Reader,
-)
+from akbypass.producers.capture import pcapng_walk as walk
+from akbypass.producers.capture.reader import BLOCK_BYTES_MAX, FULL, MORE, Reader
 from akbypass.producers.capture.source import ByteSource, read_head
 from akbypass.rows import Array
 
-SECTION, INTERFACE, OLD_PACKET, SIMPLE_PACKET, STATISTICS, PACKET = 0x0A0D0D0A, 1, 2, 3, 5, 6
-SECTION_MAGIC = struct.pack("<I", SECTION)  # a palindrome: the same in both byte orders
+SECTION_MAGIC = struct.pack("<I", walk.SECTION)  # a palindrome: the same in both byte orders
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 SECTION_BYTES_MIN = 28
-SKIPPED_BYTES_MAX = 16 << 20  # a block of no use to us; libpcap's limit for any block
 INTERFACES_MAX = 4_096  # per section; Wireshark writes one per device
-TIME_MAX_NS = 9_000_000_000_000_000_000  # year 2255; keeps order keys clear of their end marks
 OPTION_END, OPTION_RESOLUTION, OPTION_OFFSET, OPTION_IF_DROP, OPTION_OS_DROP = 0, 9, 14, 5, 7
 
-# Columns of the interface table. A time is units · factor, units / factor, or units · 1e9 / 2^factor ns.
-IF_LINK, IF_RULE, IF_FACTOR, IF_OFFSET, IF_RESOLUTION, IF_SNAPSHOT = range(6)
-MULTIPLY, DIVIDE, SHIFT, NEVER = range(4)
-
-# Why the walk stopped, beside MORE and FULL. A fatal reason ends the capture, a bad block is left out.
-AT_SECTION, AT_CONTROL, AT_LARGE = 2, 3, 4
-BLOCK_LENGTH, BLOCK_TRAILER = 5, 6
-BAD_INTERFACE, BAD_LENGTH, BAD_TIME = 7, 8, 9
 REASONS = {
-    BLOCK_LENGTH: ("block_length", "expected a block of 12 bytes or more, a multiple of 4, found a length of {length}; the rest cannot be read"),
-    BLOCK_TRAILER: ("block_trailer", "expected the block's length {length} repeated at its end, found another; the rest cannot be read"),
-    BAD_INTERFACE: ("interface_unknown", "expected a packet of an interface described before, found another; packet left out"),
-    BAD_LENGTH: ("record_length", "expected a captured length within the block of {length} bytes, found a larger one; packet left out"),
-    BAD_TIME: ("time_range", "expected a time between 1970 and 2255, found another; packet left out"),
+    walk.BLOCK_LENGTH: ("block_length", "expected a block of 12 bytes or more, a multiple of 4, found a length of {length}; the rest cannot be read"),
+    walk.BLOCK_TRAILER: ("block_trailer", "expected the block's length {length} repeated at its end, found another; the rest cannot be read"),
+    walk.BAD_INTERFACE: ("interface_unknown", "expected a packet of an interface described before, found another; packet left out"),
+    walk.BAD_LENGTH: ("record_length", "expected a captured length within the block of {length} bytes, found a larger one; packet left out"),
+    walk.BAD_TIME: ("time_range", "expected a time between 1970 and 2255, found another; packet left out"),
 }  # fmt: skip
-
-
-@kernel
-def to_ns(units: Any, rule: Any, factor: Any, offset: Any) -> Any:
-    """Convert a time in units (uint64) to ns since the UNIX epoch; −1 when it is out of range."""
-    limit = np.uint64(TIME_MAX_NS)
-    billion = np.uint64(1_000_000_000)
-    low32 = np.uint64(0xFFFFFFFF)
-    thirty_two = np.uint64(32)
-    ns = np.uint64(0)
-    if rule == MULTIPLY:
-        if units > limit // np.uint64(factor):
-            return -1
-        ns = units * np.uint64(factor)
-    elif rule == DIVIDE:
-        ns = units // np.uint64(factor)
-    elif rule == SHIFT:
-        whole, part = np.uint64(0), units
-        if factor < 64:
-            whole = units >> np.uint64(factor)
-            part = units & ((np.uint64(1) << np.uint64(factor)) - np.uint64(1))
-        if whole > np.uint64(9_000_000_000):
-            return -1
-        if factor < 32:
-            part = (part * billion) >> np.uint64(factor)
-        elif factor - 32 < 64:  # a product of up to 94 bits, its high part first
-            part = ((part >> thirty_two) * billion + (((part & low32) * billion) >> thirty_two)) >> np.uint64(
-                factor - 32
-            )
-        else:
-            part = np.uint64(0)
-        ns = whole * billion + part
-    if ns > limit:
-        return -1
-    made = np.int64(ns) + offset
-    return made if 0 <= made <= TIME_MAX_NS else -1
-
-
-@kernel
-def walk_pcapng(
-    buffer: Any, start: int, end: int, base: int, big: bool, interfaces: Any, known: int, last_ns: int, wide: Any, narrow: Any, n: int
-) -> Any:  # fmt: skip
-    """Enter the packets in buffer[start:end] as frames from the n-th; return (frames, next start, why it stopped, last time)."""
-    room = wide.shape[1]
-    while end - start >= 12:
-        kind = u32(buffer, start, big)
-        if kind == SECTION:
-            return n, start, AT_SECTION, last_ns
-        length = u32(buffer, start + 4, big)
-        if length < 12 or length % 4 != 0 or length > SKIPPED_BYTES_MAX:
-            return n, start, BLOCK_LENGTH, last_ns
-        if length > BLOCK_BYTES_MAX:
-            return n, start, AT_LARGE, last_ns
-        if end - start < length:
-            return n, start, MORE, last_ns
-        if u32(buffer, start + length - 4, big) != length:
-            return n, start, BLOCK_TRAILER, last_ns
-        if kind in (INTERFACE, STATISTICS):
-            return n, start, AT_CONTROL, last_ns
-        if kind in (PACKET, OLD_PACKET, SIMPLE_PACKET):
-            if n == room:
-                return n, start, FULL, last_ns
-            header = 12 if kind == SIMPLE_PACKET else 28
-            if length < header + 4:
-                return n, start, BAD_LENGTH, last_ns
-            body = length - header - 4
-            interface = 0
-            if kind == PACKET:
-                interface = u32(buffer, start + 8, big)
-            elif kind == OLD_PACKET:
-                interface = u32(buffer, start + 8, big) >> 16 if big else u32(buffer, start + 8, big) & 0xFFFF
-            if interface >= known:
-                return n, start, BAD_INTERFACE, last_ns
-            if kind == SIMPLE_PACKET:
-                wire = u32(buffer, start + 8, big)
-                captured = min(wire, body)
-                if interfaces[interface, IF_SNAPSHOT] > 0:
-                    captured = min(captured, interfaces[interface, IF_SNAPSHOT])
-            else:
-                wire = u32(buffer, start + 24, big)
-                captured = u32(buffer, start + 20, big)
-            if captured > body or captured > RECORD_BYTES_MAX:
-                return n, start, BAD_LENGTH, last_ns
-            if kind != SIMPLE_PACKET:
-                high = np.uint64(u32(buffer, start + 12, big))
-                units = (high << np.uint64(32)) | np.uint64(u32(buffer, start + 16, big))
-                ns = to_ns(
-                    units,
-                    interfaces[interface, IF_RULE],
-                    interfaces[interface, IF_FACTOR],
-                    interfaces[interface, IF_OFFSET],
-                )
-                if ns < 0:
-                    return n, start, BAD_TIME, last_ns
-                last_ns = ns
-            wide[START, n] = start + header
-            wide[CAPTURED, n] = captured
-            wide[WIRE, n] = min(wire, WIRE_LENGTH_MAX)
-            wide[POSITION, n] = base + start
-            wide[TIME, n] = last_ns
-            narrow[RESOLUTION, n] = interfaces[interface, IF_RESOLUTION]
-            narrow[LINK, n] = interfaces[interface, IF_LINK]
-            n += 1
-        start += length
-    return n, start, MORE, last_ns
 
 
 class PcapngReader(Reader):
@@ -197,7 +65,7 @@ class PcapngReader(Reader):
         while not self._done:
             if self._skip and not self._pass_over():
                 break
-            n, self._start, status, self._last_ns = walk_pcapng(
+            n, self._start, status, self._last_ns = walk.walk_pcapng(
                 self._buffer, self._start, self._end, self._base, self._order == ">", self._interfaces, self._known,
                 self._last_ns, self._wide, self._narrow, n,
             )  # fmt: skip
@@ -207,21 +75,24 @@ class PcapngReader(Reader):
 
     def _handle(self, status: int, n: int) -> bool:
         # Deal with the block at which the walk stopped; False when the frames before it must be delivered first.
-        if status == AT_SECTION:
+        if status == walk.AT_SECTION:
             return self._section()
         kind, length = struct.unpack_from(f"{self._order}II", self._view, self._start)
         if status in REASONS:
             reason, detail = REASONS[status]
             self._problem(
-                self.position, reason, detail.format(length=length), fatal=status in (BLOCK_LENGTH, BLOCK_TRAILER)
+                self.position,
+                reason,
+                detail.format(length=length),
+                fatal=status in (walk.BLOCK_LENGTH, walk.BLOCK_TRAILER),
             )
-        elif status == AT_LARGE:
-            if kind in (INTERFACE, PACKET, OLD_PACKET, SIMPLE_PACKET):
+        elif status == walk.AT_LARGE:
+            if kind in (walk.INTERFACE, walk.PACKET, walk.OLD_PACKET, walk.SIMPLE_PACKET):
                 detail = f"expected a block up to {BLOCK_BYTES_MAX} bytes, found {length}; block left out"
-                self._problem(self.position, "record_length", detail, fatal=kind == INTERFACE)
+                self._problem(self.position, "record_length", detail, fatal=kind == walk.INTERFACE)
             self._skip = length
             return True
-        elif kind == INTERFACE:
+        elif kind == walk.INTERFACE:
             self._interface(length)
         elif n:
             return False  # statistics stand between frames: drops count from there on
@@ -281,7 +152,7 @@ class PcapngReader(Reader):
             self._order = before
             return False
         if struct.unpack_from(f"{self._order}I", self._view, self._start + length - 4)[0] != length:
-            reason, detail = REASONS[BLOCK_TRAILER]
+            reason, detail = REASONS[walk.BLOCK_TRAILER]
             self._problem(self.position, reason, detail.format(length=length), fatal=True)
             return True
         self._known = 0
@@ -300,23 +171,25 @@ class PcapngReader(Reader):
             return
         if self._known == len(self._interfaces):
             self._interfaces = np.concatenate([self._interfaces, np.zeros_like(self._interfaces)])
-        row = [0, MULTIPLY, 1_000, 0, 1_000, 0]  # microseconds unless said otherwise
+        row = [0, walk.MULTIPLY, 1_000, 0, 1_000, 0]  # microseconds unless said otherwise
         if length >= 20:
-            row[IF_LINK], row[IF_SNAPSHOT] = struct.unpack_from(f"{self._order}HxxI", self._view, self._start + 8)
+            row[walk.IF_LINK], row[walk.IF_SNAPSHOT] = struct.unpack_from(
+                f"{self._order}HxxI", self._view, self._start + 8
+            )
         else:
             self._problem(
                 self.position, "block_length", f"expected 20 bytes of interface or more, found {length}", fatal=True
             )
         for code, value in self._options(self._start + 16, self._start + length - 4):
             if code == OPTION_RESOLUTION and len(value) == 1:
-                row[IF_RULE], row[IF_FACTOR], row[IF_RESOLUTION] = time_rule(value[0])
+                row[walk.IF_RULE], row[walk.IF_FACTOR], row[walk.IF_RESOLUTION] = walk.time_rule(value[0])
             elif code == OPTION_OFFSET and len(value) == 8:
-                row[IF_OFFSET] = self._offset_ns(struct.unpack(f"{self._order}q", value)[0])
+                row[walk.IF_OFFSET] = self._offset_ns(struct.unpack(f"{self._order}q", value)[0])
         self._interfaces[self._known] = row
         self._known += 1
 
     def _offset_ns(self, seconds: int) -> int:
-        if abs(seconds) * 1_000_000_000 <= TIME_MAX_NS:
+        if abs(seconds) * 1_000_000_000 <= walk.TIME_MAX_NS:
             return seconds * 1_000_000_000
         self._problem(
             self.position, "time_range", f"expected an offset within 285 years, found {seconds} s; taken as 0"
@@ -353,13 +226,3 @@ class PcapngReader(Reader):
                 return
             yield code, bytes(self._view[at : at + length])
             at += (length + 3) & ~3
-
-
-def time_rule(resolution: int) -> tuple[int, int, int]:
-    """Rule, factor and granularity (ns, at least 1) of an if_tsresol value."""
-    k = resolution & 0x7F
-    if resolution & 0x80:
-        return SHIFT, k, max(1_000_000_000 >> k, 1)
-    if k <= 9:
-        return MULTIPLY, 10 ** (9 - k), 10 ** (9 - k)
-    return (DIVIDE, 10 ** (k - 9), 1) if k <= 27 else (NEVER, 0, 1)

@@ -1,0 +1,24 @@
+"""Original timing for a replay: sleeps until a frame is due; clock and sleep are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Pace:
+    """Holds a replay to its original timing, or does nothing."""
+
+    def __init__(self, speed: float | None, monotonic: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        self._speed, self._monotonic, self._sleep = speed, monotonic, sleep
+        self._start: tuple[int, float] | None = None  # capture time (ns) and clock (s) of the first frame
+
+    def wait(self, next_ns: int | None) -> None:
+        """Sleep until the frame with this run_ns is due."""
+        if self._speed is None or next_ns is None:
+            return
+        if self._start is None:
+            self._start = next_ns, self._monotonic()
+        first_ns, first_s = self._start
+        left_s = first_s + (next_ns - first_ns) / 1e9 / self._speed - self._monotonic()
+        if left_s > 0:
+            self._sleep(left_s)
