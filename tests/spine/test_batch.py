@@ -1,0 +1,80 @@
+"""Messages on Kafka: whatever is cut and encoded comes back; foreign bytes are named, never taken."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from akbypass import batch, schemas, transport
+from akbypass.batch import Batch, BatchError
+from akbypass.rows import Rows
+
+
+def packets(n: int) -> Rows:
+    """Rows with rising times, two a nanosecond."""
+    return Rows.build("packets", n, run_ns=np.arange(n) // 2, capture_pos=np.arange(n))
+
+
+@pytest.mark.parametrize("rows_max", [1, 7, 4096])
+def test_cut_batches_keep_rows_and_watermarks(rows_max: int) -> None:
+    """Messages hold at most rows_max rows; a watermark never passes a row that is still to come."""
+    rows = packets(50)
+    made = list(batch.encode(Batch("packets", "ab", 0, 1, rows, 24, 25), rows_max, 768 * 1024))
+    got = [batch.decode("packets", m.value, m.headers) for m in made]
+    assert [d for g in got if g.rows for d in g.rows.to_dicts()] == rows.to_dicts()
+    for before, after in itertools.pairwise(got):
+        assert after.rows is not None
+        assert before.watermark_ns <= after.rows["run_ns"][0]
+        assert before.end_ns is None
+    assert (got[-1].watermark_ns, got[-1].end_ns) == (24, 25)
+
+
+def test_messages_stay_below_the_byte_limit() -> None:
+    """A batch that is too large in bytes is cut further."""
+    made = list(batch.encode(Batch("packets", "ab", 0, 1, packets(4000), 9, None), 4096, 100_000))
+    assert len(made) > 5
+    assert max(len(m.value or b"") for m in made) <= 100_000
+
+
+def test_plain_records_are_json_with_key_and_end() -> None:
+    """Plain topics carry one JSON object a message, keyed, and a message without value at the end."""
+    rows = Rows.build("alerts", 2, entity=np.array([b"a", b"b"]), evidence=[["x"], []])
+    made = list(batch.encode(Batch("alerts.security", "ab", 3, 4, rows, 5, 6), 4096, 768 * 1024))
+    assert [m.key for m in made] == [b"a", b"b", None]
+    got = [batch.decode("alerts.security", m.value, m.headers) for m in made]
+    assert [g.rows.to_dicts()[0]["entity"] for g in got if g.rows] == ["a", "b"]
+    assert (got[-1].end_ns, got[-1].source, got[-1].sources) == (6, 3, 4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(transport.known_topics()), st.binary(max_size=300))
+def test_foreign_bytes_are_refused(topic: str, value: bytes) -> None:
+    """Any bytes are either a batch or a BatchError."""
+    with pytest.raises(BatchError):
+        batch.decode(topic, value, [])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 255), st.booleans())
+def test_damaged_messages_are_refused_or_read(place: int, byte: int, cut: bool) -> None:
+    """One changed byte or a cut never raises anything but BatchError."""
+    message = next(iter(batch.encode(Batch("packets", "ab", 0, 1, packets(20), 9, None), 4096, 768 * 1024)))
+    value = bytearray(message.value or b"")
+    at = place % len(value)
+    harmed = bytes(value[:at]) if cut else bytes(value[:at]) + bytes([byte]) + bytes(value[at + 1 :])
+    try:
+        batch.decode("packets", harmed, [])
+    except BatchError:
+        return
+
+
+def test_every_type_has_a_topic_or_a_table() -> None:
+    """The topics of the design are all there."""
+    assert {"packets", "feed_frames", "market_data", "orders", "captures", "rejected", "control"} <= set(
+        transport.known_topics()
+    )
+    assert schemas.load("audit").encoding == "table"
