@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from akbypass import config
+from akbypass import config, config_reference
 from akbypass.config import Config, FilterAction
 from akbypass.errors import ConfigError
+from tests.support import ROOT
 
 EXAMPLE = """
 exchanges:
@@ -65,6 +66,7 @@ def test_every_setting_has_a_sentence() -> None:
         return bare
 
     assert walk(Config, "") == []
+    assert (ROOT / "docs" / "reference" / "configuration.md").read_text() == config_reference.page()
 
 
 def test_digest_follows_meaning() -> None:
