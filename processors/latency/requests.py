@@ -226,8 +226,8 @@ class OrderRequests:
         self.requests = {(_bytes(s), _bytes(c)): Request(*r) for s, c, *r in requests}
         self.orders = {}
         for key, new_id, new_ns, resolution, symbol, *plain, changes in orders:
-            known = {_bytes(name): (price, quantity) for name, price, quantity in changes}
-            self.orders[_bytes(key)] = Order(_bytes(new_id), new_ns, resolution, _bytes(symbol), *plain, changes=known)
+            order = self.orders[_bytes(key)] = Order(_bytes(new_id), new_ns, resolution, _bytes(symbol), *plain)
+            order.changes = {_bytes(name): (price, quantity) for name, price, quantity in changes}
         self.ended = {_bytes(key): None for key in ended}
         self.aliases = {(_bytes(s), _bytes(c)): _bytes(key) for s, c, key in aliases}
 

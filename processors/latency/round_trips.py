@@ -6,7 +6,11 @@
 A segment is data, SYN or FIN; its end is the sequence number behind it. The first ACK that moves forward takes every
 segment with end <= A off its direction's list; the one with end == A gives the sample, so there is at most one sample
 an ACK, and none for an ACK that ends inside a segment (what tshark calls tcp.analysis.ack_rtt). No sample when a byte
-in [last ACK, A) was seen again (Karn): nobody can tell which copy was answered. Numbers wrap at 2^32 (RFC 9293, 3.4).
+in [last ACK, A) was seen again (Karn): nobody can tell which copy was answered. A byte that comes behind later ones
+counts as seen again: it fills a hole, and the ACK waited for it. Numbers wrap at 2^32 (RFC 9293, 3.4).
+
+A SYN with a new number begins the connection anew. A SYN-ACK with another number than one that was acknowledged is
+stray (a server that kept no state answers each repeated SYN so) and ignored.
 
 A delayed ACK is part of the value: it is at least the true round trip. A list holds OUTSTANDING_MAX segments; when it
 is full new ones are skipped and counted.
@@ -188,8 +192,10 @@ def _measure(
             flows[slot, SERVER] = _server(flows, slot, direction, flag, gateways)
         mine, theirs = SIDE + SIDE_WIDTH * direction, SIDE + SIDE_WIDTH * (1 - direction)
         size = payload[i] + (1 if flag & (SYN | FIN) else 0)
-        if flag & RST == 0:
-            if flag & SYN and flows[slot, mine + ISN] != seq[i]:
+        isn = flows[slot, mine + ISN]
+        stray = flag & SYN != 0 and isn not in (UNKNOWN, seq[i]) and flows[slot, mine + ACKED] != UNKNOWN
+        if flag & RST == 0 and not stray:
+            if flag & SYN and isn != seq[i]:
                 _forget(flows, slot, direction, segments, counts)
                 flows[slot, mine + ISN] = seq[i]
             if size > 0:

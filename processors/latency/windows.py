@@ -148,9 +148,9 @@ class LatencyWindowsCore:
             if not key[1]:
                 medians[key[0], key[2]] = row
         for venue in sorted(self._targets):
-            row = medians.get((venue, ORDER_ACK)) or medians.get((venue, TCP_RTT))
-            if row is not None:
-                alerts.extend(self._judge(venue, row))
+            judged = medians.get((venue, ORDER_ACK)) or medians.get((venue, TCP_RTT))
+            if judged is not None:
+                alerts.extend(self._judge(venue, judged))
         self._window = None
         self._forget()
 
@@ -210,8 +210,8 @@ class LatencyWindowsCore:
         self._window, streams, firing, self.counters = orjson.loads(state["windows"].tobytes())
         self._streams, at = {}, 0
         for venue, session, kind, kept, *plain in streams:
-            values = [state["values"][at : at + kept].copy()] if kept else []
-            self._streams[venue.encode("latin-1"), session.encode("latin-1"), kind] = Stream(*plain, values=values)
+            stream = self._streams[venue.encode("latin-1"), session.encode("latin-1"), kind] = Stream(*plain)
+            stream.values = [state["values"][at : at + kept].copy()] if kept else []
             at += kept
         self._firing = {v.encode("latin-1"): [i.encode(), r] for v, i, r in firing}
 

@@ -54,7 +54,6 @@ class Walk:
     failures: int = 0
     successes: int = 0
     alarmed: bool = False
-    alarms: int = 0
     evidence: list[str] = field(default_factory=list)  # ids of the last failures
     met: dict[Destination, None] = field(default_factory=dict)  # destinations, oldest first
 
@@ -159,7 +158,6 @@ class SecurityCore:
         if verdict <= 0 or walk.alarmed:
             return []
         walk.alarmed = True
-        walk.alarms += 1
         return [self._scanner(rows, i, source, walk)]
 
     def _scanner(self, rows: Rows, i: int, source: bytes, walk: Walk) -> dict[str, Any]:
@@ -169,7 +167,8 @@ class SecurityCore:
             f"{address} scans: {walk.failures} first contacts failed and {walk.successes} succeeded since it was last "
             f"unsuspicious; likelihood ratio {ratio:g}, threshold {upper:g}"
         )
-        identity = make_id("security", self._run_id, "port_scan", source.hex(), walk.alarms)
+        cause = (int(rows[name][i]) for name in ("run_ns", "capture_id", "capture_pos"))
+        identity = make_id("security", self._run_id, "port_scan", source.hex(), *cause)
         return _alert(rows, i, identity, b"port_scan", address, ratio, upper, b"ratio", text, list(walk.evidence))
 
     def _remember(self, walk: Walk, target: Destination) -> None:
@@ -189,7 +188,7 @@ class SecurityCore:
     def snapshot(self) -> dict[str, Array]:
         """Copy the state."""
         walks = [
-            [s.hex(), w.failures, w.successes, w.alarmed, w.alarms, w.evidence, [[a.hex(), p] for a, p in w.met]]
+            [s.hex(), w.failures, w.successes, w.alarmed, w.evidence, [[a.hex(), p] for a, p in w.met]]
             for s, w in self._walks.items()
         ]
         text = orjson.dumps([walks, [[s.hex(), venue] for s, venue in self._reported], self.counters])
@@ -199,9 +198,9 @@ class SecurityCore:
         """Take over a snapshot."""
         walks, reported, self.counters = orjson.loads(state["security"].tobytes())
         self._walks = {}
-        for source, *plain, met in walks:
-            destinations = {(bytes.fromhex(a), p): None for a, p in met}
-            self._walks[bytes.fromhex(source)] = Walk(*plain, met=destinations)
+        for source, failures, successes, alarmed, evidence, met in walks:
+            destinations = {(bytes.fromhex(a), port): None for a, port in met}
+            self._walks[bytes.fromhex(source)] = Walk(failures, successes, alarmed, evidence, destinations)
         self._met = sum(len(w.met) for w in self._walks.values())
         self._reported = {(bytes.fromhex(s), venue): None for s, venue in reported}
 
