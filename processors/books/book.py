@@ -43,7 +43,7 @@ L_PRICE, L_QUANTITY, L_EPOCH, LEVEL_WIDTH = range(4)
 S_START, S_LENGTH, S_CAPACITY, SIDE_WIDTH = range(4)
 F_NAME, F_SESSION, F_LOST, F_REACHED, FEED_WIDTH = 0, 4, 6, 7, 8
 B_FEED, B_SYMBOL, B_TYPE, B_STATE, B_GAP, B_LIVE, B_OLD, B_MOVING, B_LAST, B_SAID = 0, 1, 3, 4, 5, 6, 7, 8, 9, 10
-B_QUOTE, BOOK_WIDTH = 11, 15  # the last quote: bid price and quantity, ask price and quantity
+B_MADE, B_QUOTE, BOOK_WIDTH = 11, 12, 16  # the message that made it; the last quote (4 numbers, as Q_PRICES)
 # `scalars`: counts of used rows, and limits.
 N_ORDERS, N_BOOKS, N_FEEDS, N_LEVELS, EPOCH, ORDERS_MAX, BOOKS_MAX, DISTRUSTED, FEED_NOW, SCALARS = range(10)
 # Columns of a quote: the message that caused it, its book, state and prices.
@@ -165,7 +165,7 @@ def _find_book(t: Tables, m: Array, i: int, feed: int, made: int) -> Any:
     for k in range(BOOK_WIDTH):
         t.books[b, k] = NULL_INT64 if k >= B_QUOTE else 0
     t.books[b, B_FEED], t.books[b, B_SYMBOL], t.books[b, B_SYMBOL + 1] = feed, word0, word1
-    t.books[b, B_TYPE], t.books[b, B_SAID], t.books[b, B_LAST] = made, UNSAID, i
+    t.books[b, B_TYPE], t.books[b, B_SAID], t.books[b, B_MADE] = made, UNSAID, i
     if t.feeds[feed, F_LOST] > 0:  # adds of a symbol first seen now may be among what was lost
         t.books[b, B_STATE], t.books[b, B_GAP] = SUSPECT, t.feeds[feed, F_LOST]
     for k in range(SIDE_WIDTH):

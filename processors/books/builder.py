@@ -168,8 +168,8 @@ class BooksCore:
         index = np.flatnonzero(frames["kind"] == END_OF_SESSION)
         feeds, sessions = _words(frames["feed"][index]), _words(frames["session"][index])
         for k, i in enumerate(index.tolist()):
-            cause = Cause(*(int(frames[c][i]) for c in Cause._fields))
-            waiting.append((feeds[k], sessions[k], int(frames["first_seq"][i]), cause))
+            seen = Cause(*(int(frames[c][i]) for c in Cause._fields))
+            waiting.append((feeds[k], sessions[k], int(frames["first_seq"][i]), seen))
         self.ends, events = [], []
         for feed, session, seq, cause in waiting:
             event = self._end(feed, session, seq, cause, done)
@@ -203,11 +203,11 @@ class BooksCore:
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def _name_books(self, done: Sequenced) -> None:
-        """Give books made by the last kernel call their names; B_LAST is the message that made them."""
+        """Give books made by the last kernel call their names; the message that made them has them."""
         known, n = len(self.names["symbol"]), self.state[book.N_BOOKS]
         if known == n:
             return
-        messages = done.messages.take(self.state.tables.books[known:n, book.B_LAST])
+        messages = done.messages.take(self.state.tables.books[known:n, book.B_MADE])
         groups = [
             self.config.group_of(venue.decode("ascii", "replace"), symbol.decode("ascii", "replace")).encode()[:24]
             for venue, symbol in zip(messages["venue"].tolist(), messages["symbol"].tolist(), strict=True)
