@@ -191,7 +191,7 @@ def read_all(
     found: list[tuple[bytes, bytes | None]] = []
     deadline = time.monotonic() + timeout_s
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+        low, high = _watermarks(consumer, topic, partition, deadline)
         if low == high:
             return found
         consumer.assign([TopicPartition(topic, partition, low)])
@@ -205,10 +205,20 @@ def read_all(
                 continue  # transport errors are retried by librdkafka until the deadline
             found.append((message.key() or b"", message.value()))
         raise ServiceError(f"{topic}[{partition}] could not be read within {timeout_s:.0f} s")
-    except KafkaException as error:
-        raise ServiceError(f"{topic}[{partition}]: {error}") from error
     finally:
         consumer.close()
+
+
+def _watermarks(consumer: Consumer, topic: str, partition: int, deadline: float) -> tuple[int, int]:
+    """First and next offset; tries again while the partition has no leader yet, as right after its creation."""
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
+            return low, high
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{topic}[{partition}]: {error}") from error
+            time.sleep(0.2)
 
 
 def known_topics() -> list[str]:

@@ -1,0 +1,170 @@
+"""The Faust worker and its checkpoints on a real broker, with a core whose every output depends on all input before."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from akbypass import batch, topics, transport
+from akbypass.checkpoint import CheckpointStore, pack
+from akbypass.config import Config, Kafka
+from akbypass.offline import Offline
+from akbypass.rows import Rows
+from akbypass.transport import Publisher, RunWriter
+from tests.backends import Broker
+from tests.spine.test_progress import TOY
+from tests.support import ROOT
+
+pytestmark = pytest.mark.services
+STEP, STEPS = 4_000, 24
+
+
+def packets(start: int) -> Rows:
+    """One step of packets of 400 flows, three a microsecond."""
+    i = np.arange(start, start + STEP)
+    return Rows.build(
+        "packets", STEP, run_ns=1_000_000 + i * 1000 // 3, capture_pos=i * 100, src_port=(i % 401).astype(np.int32),
+        wire_length=(i * 7919 % 1500).astype(np.int32),
+    )  # fmt: skip
+
+
+def read(config: Config, bootstrap: str) -> tuple[dict[str, Any], int, int, set[tuple[int, int]]]:
+    """Everything in `verdicts`: rows by id, repeats, repeats that differ, and the ends seen."""
+    options = {"group.id": secrets.token_hex(4), "enable.partition.eof": True, "auto.offset.reset": "earliest"}
+    consumer = Consumer({"bootstrap.servers": bootstrap, **options})
+    full = topics.full_name(config.kafka.prefix, "verdicts")
+    consumer.assign([TopicPartition(full, p, 0) for p in range(config.kafka.partitions)])
+    rows: dict[str, Any] = {}
+    repeats = differ = eof = 0
+    ends = set()
+    while eof < config.kafka.partitions:
+        message = consumer.poll(10)
+        assert message is not None
+        if message.error():
+            eof += 1
+            continue
+        found = batch.decode("verdicts", message.value(), message.headers())
+        if found.end_ns is not None:
+            ends.add((message.partition(), found.source))
+        for row in found.rows.to_dicts() if found.rows is not None else []:
+            if row["id"] in rows:
+                repeats += 1
+                differ += rows[row["id"]] != row
+            rows[row["id"]] = row
+    consumer.close()
+    return rows, repeats, differ, ends
+
+
+class Workers:
+    """Worker processes by member name."""
+
+    def __init__(self, bootstrap: str, prefix: str, logs: Path) -> None:
+        self.arguments, self.logs = [bootstrap, prefix], logs
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, member: str) -> None:
+        """Start one."""
+        with (self.logs / f"{member}.log").open("ab") as log:
+            command = [sys.executable, "-m", "tests.integration.toy_worker", *self.arguments, member]
+            self.running[member] = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+
+    def kill(self, member: str) -> None:
+        """Kill one with signal 9."""
+        worker = self.running.pop(member)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+
+    def stop(self) -> list[int]:
+        """End all with SIGTERM and return their exit codes."""
+        for worker in self.running.values():
+            worker.terminate()
+        return [worker.wait(60) for worker in self.running.values()]
+
+
+@pytest.mark.parametrize("story", ["kills", "a second worker comes and goes"])
+def test_kill_9_and_rebalance_change_nothing(story: str, kafka_server: Broker, tmp_path: Path) -> None:
+    """Three kill -9, or a second worker that joins and is killed: every row once by id, repeats identical, sums exact."""
+    seed = 20_261_122
+    pause = random.Random(seed)
+    config = Config(kafka=Kafka(prefix=f"w{secrets.token_hex(4)}."))
+    bootstrap = kafka_server.bootstrap_servers
+    transport.declare_topics(config, bootstrap, transport.known_topics(), ["toy"])
+    run_id = secrets.token_hex(8)
+    expected: list[Rows] = []
+    offline = Offline(config, (TOY,), run_id, 1, lambda _, rows: expected.append(rows))
+    publisher = Publisher(config, bootstrap)
+    writer = RunWriter(publisher, run_id, 0, 1)
+    workers = Workers(bootstrap, config.kafka.prefix, tmp_path)
+    workers.start("w0")
+    for step in range(STEPS):
+        rows = packets(step * STEP)
+        watermark = int(rows["run_ns"][-1])
+        end = watermark + 1 if step == STEPS - 1 else None
+        offline.feed({"packets": rows}, 0, watermark, end)
+        writer.write({"packets": rows}, watermark, end, marked=["packets", "orders"], ending=topics.CAPTURE_TOPICS)
+        time.sleep(0.5 + pause.random() / 2)
+        if story == "kills" and step in (9, 14, 19):
+            workers.kill("w0")
+            workers.start("w0")
+        if story != "kills" and step == 7:
+            workers.start("w1")
+        if story != "kills" and step == 19:
+            workers.kill("w1")
+    publisher.flush()
+    deadline = time.monotonic() + 90
+    while True:
+        rows_by_id, _, differ, ends = read(config, bootstrap)
+        if len(ends) == config.kafka.partitions**2 or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    assert workers.stop() == [0]
+    assert len(ends) == config.kafka.partitions**2
+    assert differ == 0
+    assert rows_by_id == {row["id"]: row for rows in expected for row in rows.to_dicts()}
+    assert sum(len(r) for r in expected) == STEP * STEPS
+
+
+def test_checkpoint_of_a_zombie_is_ignored(kafka_server: Broker) -> None:
+    """An owner of an earlier epoch writes on; the newest owner's state is what is loaded."""
+    config = Config(kafka=Kafka(prefix=f"c{secrets.token_hex(4)}."))
+    transport.declare_topics(config, kafka_server.bootstrap_servers, [], ["toy"])
+    publisher = Publisher(config, kafka_server.bootstrap_servers)
+
+    def owner() -> CheckpointStore:
+        return CheckpointStore(config, kafka_server.bootstrap_servers, publisher, "toy", 1, 2)
+
+    zombie = owner()
+    assert zombie.load().meta == {}
+    zombie.save(pack({"x": np.array([1])}), {"at": 1})
+    living = owner()
+    assert living.load().arrays["x"].tolist() == [1]
+    living.save(pack({"x": np.arange(400_000)}), {"at": 2})
+    zombie.save(pack({"x": np.array([3])}), {"at": 3})
+    found = owner().load()
+    assert (found.meta["at"], len(found.arrays["x"])) == (2, 400_000)
+
+
+def test_unfinished_checkpoint_leaves_the_one_before(kafka_server: Broker) -> None:
+    """Chunks without a manifest, or a manifest whose chunks are not whole, fall back to the state before."""
+    config = Config(kafka=Kafka(prefix=f"c{secrets.token_hex(4)}."))
+    transport.declare_topics(config, kafka_server.bootstrap_servers, [], ["toy"])
+    publisher = Publisher(config, kafka_server.bootstrap_servers)
+    store = CheckpointStore(config, kafka_server.bootstrap_servers, publisher, "toy", 1, 0)
+    store.load()
+    store.save(pack({"x": np.array([1])}), {"at": 1})
+    store.save(pack({"x": np.array([2])}), {"at": 2})
+    newest = f"0/{store._owner}/1/0".encode()
+    publisher.produce(store.topic, 0, b"torn", newest, [])
+    publisher.flush()
+    found = CheckpointStore(config, kafka_server.bootstrap_servers, publisher, "toy", 1, 0).load()
+    assert found.meta["at"] == 1
