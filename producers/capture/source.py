@@ -121,19 +121,24 @@ class GzipSource:
         self.damage: tuple[str, str] | None = None
         self._inner = inner
         self._member: zlib._Decompress | None = zlib.decompressobj(wbits=31)
-        self._left = b""
+        self._left = memoryview(b"")
         self._piece = bytearray(PIECE_BYTES)
         self._ended = False
         self._held = False  # zlib may hold output of bytes that it has already taken
+        self._careful = False  # damage is near: go byte by byte, because zlib withholds what a failing step had made
 
     def readinto(self, view: memoryview) -> int | None:
         """Decompress at most len(view) bytes, so that a bomb cannot fill memory."""
         while not self._ended:
             if not self._left and not self._held and not self._more():
                 break
+            before = self._member.copy() if self._member is not None and not self._careful else None
             try:
                 out = self._step(len(view))
             except zlib.error as error:
+                if before is not None:
+                    self._member, self._careful = before, True
+                    continue
                 self.damage, self._ended = ("gzip_corrupt", f"expected gzip data, found other bytes: {error}"), True
                 break
             if out:
@@ -149,7 +154,7 @@ class GzipSource:
     def _more(self) -> bool:
         n = self._inner.readinto(memoryview(self._piece)) or 0
         if n:
-            self._left = bytes(self._piece[:n])
+            self._left = memoryview(self._piece)[:n]
             return True
         self._ended = True
         self.damage = self._inner.damage
@@ -159,15 +164,17 @@ class GzipSource:
 
     def _step(self, most: int) -> bytes:
         if self._member is None:  # between members
-            self._left = self._left.lstrip(b"\0")
-            if not self._left:
-                return b""
-            self._member = zlib.decompressobj(wbits=31)
-        out = self._member.decompress(self._left, most)
-        self._left = self._member.unconsumed_tail
-        self._held = len(out) == most and not self._member.eof
-        if self._member.eof:
-            self._left, self._member = self._member.unused_data, None
+            self._left = memoryview(bytes(self._left).lstrip(b"\0"))
+            self._member = zlib.decompressobj(wbits=31) if self._left else None
+            return b""
+        fed = self._left[:1] if self._careful else self._left
+        out = self._member.decompress(fed, most)
+        ended = self._member.eof
+        taken = len(fed) - len(self._member.unused_data if ended else self._member.unconsumed_tail)
+        self._left = self._left[taken:]
+        self._held = len(out) == most and not ended
+        if ended:
+            self._member = None
         return out
 
     def close(self) -> None:
