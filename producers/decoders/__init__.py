@@ -1,0 +1,1 @@
+"""Decoders: bytes in, columns out; no I/O."""
