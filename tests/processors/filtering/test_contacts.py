@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from akbypass.config import Config, FilterRule, parse
 from akbypass.processors.filtering.topology import TOPOLOGY
 from akbypass.rows import Rows
+from tests.processors.captures import Dissected, packets_of, tshark_of
 from tests.processors.support import assert_cut_invariant, drive
 from tests.processors.wire import BASE_NS, Wire, at
 
@@ -142,6 +147,32 @@ def test_the_oldest_flow_makes_room_and_says_so() -> None:
         (10_001, "open"), (10_000, "established"), (10_002, "open"), (10_001, "midstream"),
     ]  # fmt: skip
     assert core.counters == {"flows_evicted": 2}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["tcp/http.dmp.gz", "tcp/out-of-order.pcap", "tcp/reddit.pcap", "orderentry/fix.pcap"])
+def test_recorded_connections(name: str, tmp_path: Path) -> None:
+    """One contact a tshark stream: by its first frame, and by the first answer to a SYN within 3 s and before the end."""
+    streams: dict[int, list[Dissected]] = {}
+    frames = tshark_of(name, tmp_path)
+    for frame in frames:
+        streams.setdefault(frame.stream, []).append(frame)
+    packets = packets_of(name)
+    made = drive(TOPOLOGY, Config(), {"packets": packets})["contacts"]
+    expected = Counter(expected_outcome(of, int(packets["run_ns"][-1])) for of in streams.values())
+    assert Counter(row["outcome"] for row in made.to_dicts()) == expected
+
+
+def expected_outcome(frames: list[Dissected], last_ns: int) -> str:
+    """Outcome of a stream that opens at most once, from tshark's fields."""
+    first = frames[0]
+    if first.flags & 0x16 != 0x02:
+        return "midstream"
+    for frame in frames:
+        if frame.ts_ns - first.ts_ns >= 3_000_000_000:
+            break
+        if frame.src_port != first.src_port and frame.flags & 0x16 in (0x12, 0x04, 0x14):
+            return "refused" if frame.flags & 0x04 else "established"
+    return "open" if last_ns - first.ts_ns < 3_000_000_000 else "unanswered"
 
 
 def _mixed() -> Rows:

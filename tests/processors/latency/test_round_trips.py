@@ -228,6 +228,7 @@ def ahead(x: int, y: int) -> int:
         ("tcp/reddit.pcap", 3_864, {"Karn": 6}),
         ("orderentry/fix.pcap", 634, {}),
         ("orderentry/boe2_useq.pcap", 166, {}),
+        ("scan/synscan.pcapng", 8, {}),
     ],
 )
 def test_tshark_agrees(name: str, measured: int, reasons: dict[str, int], tmp_path: Path) -> None:
