@@ -12,8 +12,8 @@ counts as seen again: it fills a hole, and the ACK waited for it. Numbers wrap a
 A SYN with a new number begins the connection anew. A SYN-ACK with another number than one that was acknowledged is
 stray (a server that kept no state answers each repeated SYN so) and ignored.
 
-A RST that acknowledges a SYN answers it as a SYN-ACK does. A delayed ACK is part of the value: it is at least the true round trip. A list holds OUTSTANDING_MAX segments; when it
-is full new ones are skipped and counted.
+A RST that acknowledges a SYN answers it as a SYN-ACK does. A delayed ACK is part of the value: it is at least the true
+round trip. A list holds OUTSTANDING_MAX segments; when it is full new ones are skipped and counted.
 """
 
 from __future__ import annotations
