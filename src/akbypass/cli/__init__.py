@@ -30,9 +30,9 @@ def cli() -> None:
 
 
 def _register() -> None:
-    from akbypass.cli import demo, look, offline, stack, stream
+    from akbypass.cli import bench, demo, look, offline, stack, stream
 
-    for module in (demo, stack, stream, offline, look):
+    for module in (demo, stack, stream, offline, look, bench):
         for command in module.COMMANDS:
             cli.add_command(command)
 
