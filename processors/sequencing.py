@@ -64,7 +64,7 @@ def _advance(
     while i < limit:
         h = hashes[i]
         at = np.int64(h & np.uint64(mask))
-        while values[at] >= 0 and keys[at] != h:
+        while values[at] != -1 and keys[at] != h:
             at = (at + 1) & mask
         line = values[at]
         if line < 0 or current[line] == 0:
@@ -96,7 +96,7 @@ def _advance(
     return i, filled
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Domain:
     """One session of a feed; `state` is waiting (for its start), open or closed."""
 
@@ -124,9 +124,11 @@ class Domain:
 class Event:
     """Something that happened to a domain. `at`: it applies before frame `at` of the step.
 
-    kind    started (first = its start), lost, late (first, end: the range), moved (a line left for this session;
-            first = its line slot), closed, dropped (slots are forgotten)
+    kind    joined (a line speaks in it for the first time; first = its line slot), started (first = its start), lost,
+            late (first, end: the range), moved (a line left another session for it; first = its line slot),
+            closed (end = its `next`), dropped (its slots are forgotten, and used again in a later step)
     before  segments filled before it
+    left    of a closed domain, the lines that speak in a later session
     """
 
     kind: str
@@ -136,6 +138,7 @@ class Event:
     first: int
     end: int
     before: int
+    left: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -143,7 +146,8 @@ class Arbitrated:
     """One step's frames, judged. Arrays have one entry per frame.
 
     slot         line slot (an index that lives until the line's domain is dropped), −1 for an ignored frame
-    fresh_first  first number that no line had brought before; fresh_count how many (0: none)
+    fresh_count  numbers that no line had brought before and that are not late; they begin at fresh_first and end with
+                 the frame, but where fresh_first is −1 `firsts` has them by frame, the late ones with them
     copies       numbers that some line had brought before
     late         numbers that had been declared lost
     segments     (m, 6) what was released, in order: frame number, first, end, cause
@@ -157,6 +161,7 @@ class Arbitrated:
     segments: Array
     events: list[Event]
     number: int  # frame number of the first frame
+    firsts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 class Arbiter:
@@ -180,7 +185,8 @@ class Arbiter:
         self.free_domains: list[int] = []
         self.free_lines: list[int] = []
         self._dropped: list[Domain] = []
-        self.lines: dict[int, tuple[int, Domain, bytes]] = {}  # line slot → hash, domain, line
+        self.domain_slots = self.line_slots = 0  # made so far
+        self.lines: dict[int, int] = {}  # line slot → hash of feed, session and line
         self.line_domain = np.zeros(16, np.int64)
         self.expected = np.full(16, -1, np.int64)
         self.current = np.zeros(16, np.int8)
@@ -273,7 +279,8 @@ class Arbiter:
                 self._n_segments,
             ):
                 first = events.pop().first  # two holes side by side, lost by one cause, are one loss
-        events.append(Event(kind, self._at, cause, domain, first, end, self._n_segments))
+        left = frozenset(domain.left) if kind == "closed" else frozenset()
+        events.append(Event(kind, self._at, cause, domain, first, end, self._n_segments, left))
 
     # -- one frame that needs thought ----------------------------------------------------------------------------------
 
@@ -281,7 +288,6 @@ class Arbiter:
         frames = self._frames
         first = int(frames["first_seq"][i])
         count = int(frames["count"][i]) if frames["kind"][i] == DATA else 0
-        self._at = i + 1
         cause: Cause = (int(self._order[i, 0]), int(self._order[i, 1]), int(self._order[i, 2]))
         if not 0 <= first <= SEQUENCE_MAX or count < 0:
             self.counters["invalid_frames"] += 1
@@ -291,6 +297,7 @@ class Arbiter:
             self.counters["ignored_line_frames"] += 1
             return
         end = first + count
+        self._at = i + 1
         self._out.slot[i] = line
         self.expected[line] = max(int(self.expected[line]), end)
         if domain.state == "closed":
@@ -336,6 +343,9 @@ class Arbiter:
         early = max(0, min(end, domain.start) - first)
         self.counters["before_start"] += early
         out.fresh_first[i] = parts[0][0] if parts else first
+        if late or len(parts) > 1 or (parts and parts[0][1] < end):
+            out.fresh_first[i] = -1
+            out.firsts[i] = sorted([*parts, *late])
         out.fresh_count[i] = fresh
         out.late[i] = sum(b - a for a, b in late)
         out.copies[i] = end - first - fresh - int(out.late[i]) - early
@@ -415,7 +425,8 @@ class Arbiter:
             known.append(line)
         slot = domain.lines.get(line)
         if slot is None:
-            slot = domain.lines[line] = self._new_line(domain, line, np.uint64(self._hashes[i]))
+            slot = domain.lines[line] = self._new_line(domain, line, int(self._hashes[i]))
+            self._event("joined", cause, domain, slot)
         self._enter(domain, line, slot, cause)
         return domain, slot
 
@@ -475,7 +486,7 @@ class Arbiter:
         self._lose(domain, PASSED, cause)
         domain.state, domain.closed_ns = "closed", cause[RUN]
         self._store(domain)
-        self._event("closed", cause, domain)
+        self._event("closed", cause, domain, end=domain.next)
         closed = [d for d in self.domains[domain.feed] if d.state == "closed"]
         for old in closed[:-CLOSED_MAX]:
             self._drop(old, cause)
@@ -484,10 +495,9 @@ class Arbiter:
         """Forget a closed domain; its slots are used again from the next step on."""
         self.domains[domain.feed].remove(domain)
         for slot in domain.lines.values():
-            del self.lines[slot]
+            self._unindex_line(slot)
         self._event("dropped", cause, domain)
         self._dropped.append(domain)
-        self._index_lines()
 
     def _free_dropped(self) -> None:
         for domain in self._dropped:
@@ -527,34 +537,53 @@ class Arbiter:
     def _new_domain_slot(self) -> int:
         if self.free_domains:
             return self.free_domains.pop()
-        used = sum(len(d) for d in self.domains.values()) + len(self._dropped)
-        if used >= len(self.domain_state):
+        self.domain_slots += 1
+        if self.domain_slots > len(self.domain_state):
             self.domain_state = np.concatenate([self.domain_state, np.zeros_like(self.domain_state)])
-        return used
+        return self.domain_slots - 1
 
-    def _new_line(self, domain: Domain, line: bytes, line_hash: np.uint64) -> int:
-        used = len(self.lines) + sum(len(d.lines) for d in self._dropped)
-        slot = self.free_lines.pop() if self.free_lines else used
+    def _new_line(self, domain: Domain, line: bytes, line_hash: int) -> int:
+        if self.free_lines:
+            slot = self.free_lines.pop()
+        else:
+            slot = self.line_slots
+            self.line_slots += 1
         if slot >= len(self.line_domain):
             self.line_domain = np.concatenate([self.line_domain, np.zeros_like(self.line_domain)])
             self.expected = np.concatenate([self.expected, np.full_like(self.expected, -1)])
             self.current = np.concatenate([self.current, np.zeros_like(self.current)])
         self.line_domain[slot], self.expected[slot], self.current[slot] = domain.slot, -1, 0
-        self.lines[slot] = (int(line_hash), domain, line)
-        self._index_lines()
+        self.lines[slot] = line_hash
+        self._index_line(slot)
         return slot
 
     def _index_lines(self) -> None:
-        """Build the open-addressing table hash → line slot that the kernel asks."""
+        """Build the open-addressing table hash → line slot that the kernel asks; −1: free, −2: was used."""
         size = 16
         while size < 4 * len(self.lines):
             size *= 2
-        self._keys, self._values = np.zeros(size, np.uint64), np.full(size, -1, np.int64)
-        for slot, (line_hash, _, _) in self.lines.items():
-            at = line_hash & (size - 1)
-            while self._values[at] >= 0:
-                at = (at + 1) & (size - 1)
-            self._keys[at], self._values[at] = line_hash, slot
+        self._keys, self._values, self._used = np.zeros(size, np.uint64), np.full(size, -1, np.int64), 0
+        for slot in self.lines:
+            self._index_line(slot)
+
+    def _index_line(self, slot: int) -> None:
+        if 2 * self._used >= len(self._values):
+            self._index_lines()  # it takes this line in as well
+            return
+        at = self._place_of(self.lines[slot])
+        self._keys[at], self._values[at] = self.lines[slot], slot
+        self._used += 1
+
+    def _unindex_line(self, slot: int) -> None:
+        at = self._place_of(self.lines.pop(slot))
+        self._keys[at], self._values[at] = 0, -2
+
+    def _place_of(self, line_hash: int) -> int:
+        mask = len(self._values) - 1
+        at = line_hash & mask
+        while self._values[at] != -1 and int(self._keys[at]) != line_hash:
+            at = (at + 1) & mask
+        return at
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -571,10 +600,11 @@ class Arbiter:
         tree = {
             "counters": self.counters, "serials": self.serials, "number": self.number,
             "free_domains": self.free_domains, "free_lines": self.free_lines,
+            "domain_slots": self.domain_slots, "line_slots": self.line_slots,
             "known": [[_text(f), [_text(line) for line in lines]] for f, lines in self.known.items()],
             "now_in": [[_text(f), _text(line), s] for (f, line), s in self.now_in.items()],
             "domains": [_pack(d) for d in domains],
-            "hashes": [[slot, h] for slot, (h, _, _) in self.lines.items()],
+            "lines": list(self.lines.items()),
         }  # fmt: skip
         return {
             "tree": np.frombuffer(orjson.dumps(tree), np.uint8).copy(),
@@ -589,16 +619,15 @@ class Arbiter:
             setattr(self, name, state[name].copy())
         self.counters, self.serials, self.number = tree["counters"], tree["serials"], tree["number"]
         self.free_domains, self.free_lines = tree["free_domains"], tree["free_lines"]
+        self.domain_slots, self.line_slots = tree["domain_slots"], tree["line_slots"]
         self.known = {f.encode("latin-1"): [x.encode("latin-1") for x in lines] for f, lines in tree["known"]}
         self.now_in = {(f.encode("latin-1"), x.encode("latin-1")): s for f, x, s in tree["now_in"]}
         self.domains = {feed: [] for feed in self.known}
-        hashes = dict(tree["hashes"])
-        self.active, self.lines, self._dropped = {}, {}, []
+        self.lines = dict(tree["lines"])
+        self.active, self._dropped = {}, []
         for packed in tree["domains"]:
             domain = _unpack(packed)
             self.domains[domain.feed].append(domain)
-            for line, slot in domain.lines.items():
-                self.lines[slot] = (hashes[slot], domain, line)
             self._store(domain)
         self._index_lines()
 

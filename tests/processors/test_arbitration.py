@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 
@@ -23,9 +24,9 @@ def run(
     """Step a sequencer over the frames and their messages, `cut` frames at a time."""
     sequencer = Sequencer(cfg)
     msgs, n = messages(rows), len(rows)
-    borders = list(range(0, n, cut or max(n, 1))) + [n]
+    borders = [*range(0, n, cut or max(n, 1)), n]
     out = []
-    for low, high in zip(borders, borders[1:], strict=False):
+    for low, high in itertools.pairwise(borders):
         last = high == n
         watermark = T0_NS + round(end_us * 1_000) if last else int(rows["run_ns"][high])
         of = (msgs["capture_pos"] >= low * 1_000) & (msgs["capture_pos"] < high * 1_000)
