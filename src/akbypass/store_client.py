@@ -1,0 +1,57 @@
+"""Connects to the store, embedded or a server: the one place that makes clickhouse-connect clients."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.httputil import default_pool_manager
+
+from akbypass.config import Config
+from akbypass.errors import ConfigError, ServiceError
+
+CONNECT_TIMEOUT_S = 10
+_PORTS = {"http": 8123, "https": 8443}
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def connect(config: Config, url: str = "", *, database: str | None = None) -> Any:
+    """Return a clickhouse-connect client.
+
+    The client has no session, so threads may share it.
+
+    Args:
+        config: Supplies the address when `url` is empty, the name of the password's environment variable, the database.
+        url: Address as http://user@host:8123/database; https for TLS.
+        database: Default database of the client; "" for the server's own, None for that of the address or of `config`.
+
+    Raises:
+        ConfigError: The address is no http or https address.
+        ServiceError: The store does not answer, or refuses (wrong password, no such database).
+    """
+    address = url or config.clickhouse.url
+    parts = urlsplit(address)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ConfigError(f"clickhouse.url: expected http://user@host:8123/database, found {address!r}")
+    if database is None:
+        database = parts.path.strip("/") or config.clickhouse.database
+    password = os.environ.get(config.clickhouse.password_env) or unquote(parts.password or "")
+    try:
+        return clickhouse_connect.get_client(
+            interface=parts.scheme,
+            host=parts.hostname,
+            port=parts.port or _PORTS[parts.scheme],
+            username=unquote(parts.username or "default"),
+            password=password,
+            database=database or None,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            autogenerate_session_id=False,
+            # a proxy of the environment must not see what stays on this machine
+            pool_mgr=default_pool_manager() if parts.hostname in _LOOPBACK else None,
+        )
+    except ClickHouseError as error:
+        shown = f"{parts.scheme}://{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"
+        raise ServiceError(f"the store at {shown} does not take us: {error}") from error
