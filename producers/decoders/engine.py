@@ -24,18 +24,15 @@ from akbypass.order import FNV_OFFSET, FNV_PRIME
 # The places in the tables stand here, beside the kernels: compiled code is cached with its constants, by the time of
 # this file alone.
 # framings: places of a header; a width of 0 means that the framing has no such part
-F_HEADER, F_BIG, F_SESSION_AT, F_SESSION_WIDTH, F_SESSION_TEXT, F_CHANNEL_AT, F_CHANNEL_WIDTH, F_CHANNEL_USUAL = range(
-    8
-)
-F_FIRST_AT, F_FIRST_WIDTH, F_COUNT_AT, F_COUNT_WIDTH, F_END_COUNT, F_LENGTH_AT, F_LENGTH_WIDTH = range(8, 15)
+F_HEADER, F_BIG, F_SESSION_AT, F_SESSION_WIDTH, F_SESSION_TEXT, F_CHANNEL_AT, F_CHANNEL_WIDTH = range(7)
+F_CHANNEL_USUAL, F_FIRST_AT, F_FIRST_WIDTH, F_COUNT_AT, F_COUNT_WIDTH, F_END_COUNT = range(7, 13)
+F_LENGTH_AT, F_LENGTH_WIDTH = range(13, 15)
 F_OFFSET_AT, F_OFFSET_WIDTH, F_SEND_AT, F_SEND_WIDTH, F_ID_AT, F_ID_WIDTH, F_BLOCK_WIDTH, F_HEARTBEAT = range(15, 23)
 FRAMING = 23
 
 L_FRAMING, L_ID, L_BIG, L_TYPE_AT, L_TYPE_WIDTH = range(5)
-LAYOUT = 5
 
 M_SIZE, M_EXACT, M_FIRST, M_LAST = range(4)  # fields are first … last − 1
-MESSAGE = 4
 
 X_OPERATION, X_AT, X_WIDTH, X_BIG, X_COLUMN, X_SCALE, X_SIGNED, X_EXTRA = range(8)
 FIELD = 8

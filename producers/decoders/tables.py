@@ -4,9 +4,9 @@ Rows of integers with named places, so that one compiled kernel serves every lay
 
     framings  (framings, FRAMING)       where the parts of a packet header lie
     matches   (framings, 4, 3)          at, width, value of the header's constants; width 0 for none
-    layouts   (layouts, LAYOUT)         framing, protocol number, byte order and place of the message type
+    layouts   (layouts, 5)              framing, protocol number, byte order and place of the message type
     types     (layouts, 256 or 65536)   value of the type bytes → message; 0 for an unknown type
-    messages  (messages, MESSAGE)       size and range of fields; message 0 is the unknown one, without fields
+    messages  (messages, 4)             size and range of fields; message 0 is the unknown one, without fields
     fields    (fields, FIELD)           operation, place, column, factor
     sides     (maps, 256)               byte → ordinal of the side
 """
@@ -36,8 +36,6 @@ from akbypass.producers.decoders.engine import (
     F_SESSION_TEXT,
     FIELD,
     FRAMING,
-    LAYOUT,
-    MESSAGE,
     OP_ALPHA,
     OP_CONST,
     OP_INTEGER,
