@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from akbypass import schemas
-from akbypass.config import Config
+from akbypass.config import Config, venue_text
 from akbypass.kernel import kernel
 from akbypass.processors import flow_table
 from akbypass.processors.flow_table import OWN, PORTS, FlowTable, halves
-from akbypass.rows import NULL_INT64, Array, Rows
+from akbypass.rows import NULL_INT64, Array, Rows, address_bytes
 
 SERVER, SERIAL = OWN, OWN + 1  # side of the server (0 is a); number of the flow in order of appearance
 SIDE = OWN + 2  # columns of side a, then of side b, as a sender:
@@ -282,7 +282,8 @@ class RoundTrips:
         for row, to_server in zip(rows, out[first, OUT_TO_SERVER].tolist(), strict=True):
             server, client = ("src", "dst") if to_server else ("dst", "src")
             address, port = row[f"{server}_ip"], row[f"{server}_port"]
-            venues.append((self._config.venue_of(address, port) or address).encode("ascii", "replace"))
+            name = self._config.venue_of(address, port)
+            venues.append(venue_text(address_bytes(address)) if name is None else name.encode("ascii", "replace"))
             sessions.append(endpoint_text(row[f"{client}_ip"], row[f"{client}_port"]))
         widths = schemas.load("latency").by_name
         made = [np.array(v, widths[k].dtype) for k, v in (("venue", venues), ("session", sessions))]

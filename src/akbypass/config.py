@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from akbypass.errors import ConfigError
 
+VENUE_BYTES = 16  # longest name of a venue
+
 
 class Part(BaseModel):
     """A part of the tree: unknown keys are errors, values do not change."""
@@ -276,6 +278,19 @@ class Config(Part):
     def group_of(self, venue: str, symbol: str) -> str:
         """Instrument group of a symbol on a venue, by default the symbol."""
         return next((i.name for i in self.instruments if i.symbols.get(venue) == symbol), symbol)
+
+
+def venue_text(packed: bytes) -> bytes:
+    """Name a venue without configuration by its address (16 bytes); IPv6 as ip6: and twelve digits of its hash.
+
+    >>> venue_text(bytes(10) + bytes([255, 255, 198, 51, 100, 10]))
+    b'198.51.100.10'
+    """
+    address = ipaddress.IPv6Address(packed)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped).encode()
+    text = str(address).encode()
+    return text if len(text) <= VENUE_BYTES else b"ip6:" + hashlib.blake2b(packed, digest_size=6).hexdigest().encode()
 
 
 def parse(text: str, where: str = "configuration") -> Config:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from akbypass.config import Config, parse
+from akbypass.config import Config, parse, venue_text
 from akbypass.processors.latency.topology import TOPOLOGY
-from akbypass.rows import Rows
+from akbypass.producers.decoders import order_map
+from akbypass.rows import Rows, address_bytes
 from tests.processors.captures import Dissected, packets_of, tshark_of
 from tests.processors.support import assert_cut_invariant, drive
 from tests.processors.wire import Wire, at
@@ -156,12 +157,18 @@ def test_venue_session_and_doubt_of_a_sample() -> None:
     assert [(r["venue"], r["session"], r["leg"]) for r in made] == [
         ("XNAS", "10.0.0.5:40000", "to_client"),
         ("10.0.0.7", "10.0.0.8:44444", "to_client"),
-        (six[0][0], f"[{six[1][0]}]:50000", "to_client"),
+        (venue_text(address_bytes(six[0][0])).decode(), f"[{six[1][0]}]:50000", "to_client"),
     ]
     first = made[0]
     assert (first["u_ns"], first["n"], first["lost_n"], first["clock_source"]) == (1_000, 1, 0, "file")
     assert (first["ts_start_ns"], first["ts_capture_ns"], first["capture_pos"]) == (at(0), at(1), 124)
     assert (first["src_ip"], first["dst_port"]) == ("198.51.100.10", 40_000)  # who waited, and who answered
+
+
+@pytest.mark.parametrize("address", ["198.51.100.10", "::1", "2001:db8::7", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:1"])
+def test_round_trips_and_orders_name_a_venue_alike(address: str) -> None:
+    """Without configuration the venue of a packet and that of an order message at one address are the same word."""
+    assert venue_text(address_bytes(address)) == order_map.venue_text(address_bytes(address))
 
 
 def test_evicted_flows_give_their_segments_back() -> None:
