@@ -18,7 +18,8 @@ An epoch is a count of the losses (and distrusted books) so far. An order, or a 
 set in an earlier epoch than its book's GAP is old; a suspect book without old ones is good again.
 
 The loop never allocates: where it needs room it stops before the message, says what it needs, and is called again.
-It does not decide what was lost, does no I/O and knows no column names.
+It does not decide what was lost, does no I/O and knows no column names. All kernels of books stand in this one file,
+because Numba's cache notices a change of a kernel's own file only.
 """
 
 from __future__ import annotations
@@ -496,3 +497,41 @@ def apply(t: Tables, m: Array, start: int, stop: int, first: int, quotes: Array)
             first = i + 1
     t.scalars[FEED_NOW] = max(feed, 0)
     return n, stop, first, DONE
+
+
+@kernel
+def rehash(old: Array, new: Array) -> None:
+    """Put the orders of one table into an empty, larger one."""
+    mask = new.shape[0] - 1
+    for i in range(old.shape[0]):
+        if old[i, O_SLOT] >= 0:
+            h = _home(old[i, O_REF], mask)
+            while new[h, O_SLOT] >= 0:
+                h = (h + 1) & mask
+            for k in range(new.shape[1]):
+                new[h, k] = old[i, k]
+
+
+@kernel
+def reindex(books: Array, n: int, index: Array) -> None:
+    """Enter the first n books into an empty index."""
+    mask = index.shape[0] - 1
+    for b in range(n):
+        h = _symbol_home(books[b, B_FEED], books[b, B_SYMBOL], books[b, B_SYMBOL + 1], mask)
+        while index[h] >= 0:
+            h = (h + 1) & mask
+        index[h] = b
+
+
+@kernel
+def repack(sides: Array, n: int, old: Array, new: Array) -> int:
+    """Copy the runs of n sides into another pool without the room left behind by runs that moved; returns its use."""
+    top = 0
+    for slot in range(n):
+        start, length = sides[slot, S_START], sides[slot, S_LENGTH]
+        for k in range(length):
+            for c in range(new.shape[1]):
+                new[top + k, c] = old[start + k, c]
+        sides[slot, S_START] = top
+        top += sides[slot, S_CAPACITY]
+    return top

@@ -19,7 +19,6 @@ touch a book; halts and quote ages are not looked at here, and depth below the b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,14 +26,14 @@ from akbypass.config import Config
 from akbypass.order import restrict
 from akbypass.processors.arbitration import Sequenced, Sequencer
 from akbypass.processors.books import book
+from akbypass.processors.books.sessions import Cause, Event, SessionEnds, cause_of, losses_of, words_of
 from akbypass.processors.books.state import BookState
 from akbypass.rows import Array, Rows
-from akbypass.schemas import NULL_INT64, load
+from akbypass.schemas import NULL_INT64
 
 START_OF_MESSAGES = b"O"  # system event code of ITCH 5.0 (section 4.1) and IEX TOPS/DEEP: a new day begins
 DEEP_LEVEL_TYPES = (b"8", b"5")  # IEX DEEP price level update, buy and sell: the ones that carry the event flag
 EVENT_COMPLETE = 0x1
-END_OF_SESSION = load("feed_frames").code("kind", "end_of_session")
 MATRIX = {
     book.KIND: "kind", book.SIDE: "side", book.REF: "order_ref", book.NEW_REF: "new_order_ref",
     book.PRICE: "price_nanos", book.QUANTITY: "quantity_nanos",
@@ -42,31 +41,6 @@ MATRIX = {
     book.ASK_PRICE: "ask_price_nanos", book.ASK_QUANTITY: "ask_quantity_nanos", book.SEQUENCE: "sequence",
 }  # fmt: skip
 PRICES = ("bid_price_nanos", "bid_quantity_nanos", "ask_price_nanos", "ask_quantity_nanos")
-
-
-class Cause(NamedTuple):
-    """What makes a quote appear: its order key without `sub`."""
-
-    run_ns: int
-    capture_id: int
-    capture_pos: int
-
-
-class Event(NamedTuple):
-    """Something rare between two messages: `before` messages come first; a loss, or the end of a session."""
-
-    before: int
-    cause: Cause
-    is_end: bool
-    feed: Array
-    session: Array
-    seq: int  # last lost sequence number; of an end: the number behind the last message
-
-
-def _words(array: Array) -> Array:
-    """Read strings as rows of integers, for comparing."""
-    array = np.ascontiguousarray(array)
-    return array.view(np.int64).reshape(len(array), array.dtype.itemsize // 8)
 
 
 class BooksCore:
@@ -77,7 +51,7 @@ class BooksCore:
         self.sequencer = Sequencer(config)
         self.state = BookState(config.thresholds.books_max, config.thresholds.book_orders_max)
         self.names = {"symbol": np.empty(0, "S24"), "venue": np.empty(0, "S16"), "feed": np.empty(0, "S32")}  # per book
-        self.ends: list[tuple[Array, Array, int]] = []  # ends not yet reached: feed, session, next sequence number
+        self.ends = SessionEnds()
         self.quotes = 0
         self.losses = 0
 
@@ -94,7 +68,9 @@ class BooksCore:
         frames = restrict(inputs, "feed_frames", "feed_frames")
         done = self.sequencer.step(frames, restrict(inputs, "market_data", "market_data"), watermark_ns, end)
         # done.messages: in sequence, each once, with the row that released it
-        events = sorted([*_losses(done), *self._ends(frames, done)], key=lambda e: (e.before, e.cause, e.is_end))
+        events = sorted(
+            [*losses_of(done), *self.ends.events(frames, done, self.state)], key=lambda e: (e.before, e.cause, e.is_end)
+        )
         matrix = _matrix(done, [e.before for e in events])
         made: list[Rows] = []
         at = 0
@@ -121,7 +97,7 @@ class BooksCore:
                 feed = self.state[book.FEED_NOW]
                 matrix[at, book.KIND] = 0  # done here; the loop goes on with it as a message without effect
                 stamps = done.messages["sequence"][at], done.messages["ts_wire_ns"][at]
-                self._append(self.state.drop(feed), _cause(done, at), *stamps, made)
+                self._append(self.state.drop(feed), cause_of(done, at), *stamps, made)
             elif why != book.DONE:
                 self.state.make_room(why)
 
@@ -132,7 +108,7 @@ class BooksCore:
             matrix[(matrix[:, book.FEED : book.FEED + 4] == feed).all(axis=1), book.FEED] = 0  # ignored and counted
             return
         dropped = self._meet(feed, session)
-        self._append(dropped, _cause(done, i), done.messages["sequence"][i], done.messages["ts_wire_ns"][i], made)
+        self._append(dropped, cause_of(done, i), done.messages["sequence"][i], done.messages["ts_wire_ns"][i], made)
 
     def _is_full(self, feed_words: Array) -> bool:
         return self.state[book.N_FEEDS] >= book.FEEDS_MAX and self.state.feed_number(feed_words) < 0
@@ -161,44 +137,6 @@ class BooksCore:
         dropped = self._meet(event.feed, event.session)
         lost = self.state.lose(self.state.feed_number(event.feed), event.seq)
         self._append(np.concatenate([dropped, lost]), event.cause, event.seq, NULL_INT64, made)
-
-    def _ends(self, frames: Rows, done: Sequenced) -> list[Event]:
-        """Return the ends of sessions whose last message has been released; the others wait in `ends`."""
-        waiting: list[tuple[Array, Array, int, Cause | None]] = [(*end, None) for end in self.ends]
-        index = np.flatnonzero(frames["kind"] == END_OF_SESSION)
-        feeds, sessions = _words(frames["feed"][index]), _words(frames["session"][index])
-        for k, i in enumerate(index.tolist()):
-            seen = Cause(*(int(frames[c][i]) for c in Cause._fields))
-            waiting.append((feeds[k], sessions[k], int(frames["first_seq"][i]), seen))
-        self.ends, events = [], []
-        for feed, session, seq, cause in waiting:
-            event = self._end(feed, session, seq, cause, done)
-            if event is not None:
-                events.append(event)
-            else:  # one a feed: a later session's end takes the place of one that never came
-                self.ends = [e for e in self.ends if not (e[0] == feed).all()] + [(feed, session, seq)]
-        return events
-
-    def _end(self, feed: Array, session: Array, seq: int, seen: Cause | None, done: Sequenced) -> Event | None:
-        """Return the end at the later of: seen in a frame (None: in an earlier step), last message released or lost."""
-        number = self.state.feed_number(feed)
-        known = number >= 0 and self.state.is_in_session(number, session)
-        reached: tuple[int, Cause] | None = None
-        if not known or self.state.reached(number) < seq - 1:
-            found = [(e.before, e.cause) for e in _losses(done) if _same(e, feed, session) and e.seq >= seq - 1]
-            last = np.flatnonzero(
-                (done.messages["sequence"] >= seq - 1)
-                & (_words(done.messages["feed"]) == feed).all(axis=1)
-                & (_words(done.messages["session"]) == session).all(axis=1)
-            )
-            found += [(i + 1, _cause(done, i)) for i in last[:1].tolist()]
-            if not found:
-                return None
-            reached = min(found)
-        if seen is not None and (reached is None or seen > reached[1]):
-            reached = int(np.searchsorted(done.cause_run_ns, seen.run_ns, "right")), seen
-        assert reached is not None, "an end waits only while it is not reached"
-        return Event(*reached, True, feed, session, seq)
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
@@ -243,12 +181,11 @@ class BooksCore:
 
     def snapshot(self) -> dict[str, Array]:
         """Copy the whole state."""
-        ends = [np.concatenate([feed, session, [seq]]) for feed, session, seq in self.ends]
         return {
             **{f"sequencer.{k}": v for k, v in self.sequencer.snapshot().items()},
             **{f"state.{k}": v for k, v in self.state.snapshot().items()},
             **{f"names.{k}": v.copy() for k, v in self.names.items()},
-            "ends": np.array(ends, np.int64).reshape(len(ends), 7),
+            "ends": self.ends.snapshot(),
             "counts": np.array([self.quotes, self.losses], np.int64),
         }
 
@@ -257,33 +194,12 @@ class BooksCore:
         self.sequencer.restore(_part(state, "sequencer."))
         self.state.restore(_part(state, "state."))
         self.names = {k: np.array(v) for k, v in _part(state, "names.").items()}
-        self.ends = [(row[:4].copy(), row[4:6].copy(), int(row[6])) for row in state["ends"]]
+        self.ends.restore(state["ends"])
         self.quotes, self.losses = (int(v) for v in state["counts"])
 
 
 def _part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def _cause(done: Sequenced, i: int) -> Cause:
-    return Cause(int(done.cause_run_ns[i]), int(done.cause_capture_id[i]), int(done.cause_capture_pos[i]))
-
-
-def _same(event: Event, feed: Array, session: Array) -> bool:
-    return bool((event.feed == feed).all() and (event.session == session).all())
-
-
-def _losses(done: Sequenced) -> list[Event]:
-    losses = done.losses
-    feeds, sessions = _words(losses.feed), _words(losses.session)
-    return [
-        Event(
-            int(losses.before[k]),
-            Cause(int(losses.run_ns[k]), int(losses.capture_id[k]), int(losses.capture_pos[k])),
-            False, feeds[k], sessions[k], int(losses.last_seq[k]),
-        )
-        for k in range(len(losses))
-    ]  # fmt: skip
 
 
 def _matrix(done: Sequenced, cuts: list[int]) -> Array:
@@ -294,7 +210,7 @@ def _matrix(done: Sequenced, cuts: list[int]) -> Array:
     for column, name in MATRIX.items():
         matrix[:, column] = messages[name]
     for column, name in ((book.SYMBOL, "symbol"), (book.FEED, "feed"), (book.SESSION, "session")):
-        words = _words(messages[name])
+        words = words_of(messages[name])
         matrix[:, column : column + words.shape[1]] = words
     is_system = matrix[:, book.KIND] == book.SYSTEM
     matrix[is_system & (messages["condition"] != START_OF_MESSAGES), book.KIND] = 0

@@ -11,51 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from akbypass.kernel import kernel
 from akbypass.processors.books import book
 from akbypass.processors.books.book import Tables
 from akbypass.rows import Array
 from akbypass.schemas import NULL_INT64
 
 ORDERS_FIRST, BOOKS_FIRST, LEVELS_FIRST, FEEDS_FIRST = 1_024, 64, 1_024, 4  # rows at the start; each grows by doubling
-
-
-@kernel
-def _rehash(old: Array, new: Array) -> None:
-    """Put the orders of one table into an empty, larger one."""
-    mask = new.shape[0] - 1
-    for i in range(old.shape[0]):
-        if old[i, book.O_SLOT] >= 0:
-            h = book._home(old[i, book.O_REF], mask)
-            while new[h, book.O_SLOT] >= 0:
-                h = (h + 1) & mask
-            for k in range(new.shape[1]):
-                new[h, k] = old[i, k]
-
-
-@kernel
-def _reindex(books: Array, n: int, index: Array) -> None:
-    """Enter the first n books into an empty index."""
-    mask = index.shape[0] - 1
-    for b in range(n):
-        h = book._symbol_home(books[b, book.B_FEED], books[b, book.B_SYMBOL], books[b, book.B_SYMBOL + 1], mask)
-        while index[h] >= 0:
-            h = (h + 1) & mask
-        index[h] = b
-
-
-@kernel
-def _repack(sides: Array, n: int, old: Array, new: Array) -> int:
-    """Copy the runs of n sides into another pool without the room left behind by runs that moved; returns its use."""
-    top = 0
-    for slot in range(n):
-        start, length = sides[slot, book.S_START], sides[slot, book.S_LENGTH]
-        for k in range(length):
-            for c in range(new.shape[1]):
-                new[top + k, c] = old[start + k, c]
-        sides[slot, book.S_START] = top
-        top += sides[slot, book.S_CAPACITY]
-    return top
 
 
 def _power_of_two(n: int) -> int:
@@ -107,12 +68,12 @@ class BookState:
         else:
             n = 2 * len(t.books)
             index = np.full(2 * n, -1, np.int64)
-            _reindex(t.books, self[book.N_BOOKS], index)
+            book.reindex(t.books, self[book.N_BOOKS], index)
             self.tables = t._replace(books=_resized(t.books, n), sides=_resized(t.sides, 2 * n), by_symbol=index)
 
     def _set_orders(self, orders: Array, capacity: int) -> None:
         table = _orders_table(capacity)
-        _rehash(orders, table)
+        book.rehash(orders, table)
         self.tables = self.tables._replace(orders=table)
 
     def _grow_levels(self) -> None:
@@ -120,7 +81,7 @@ class BookState:
         t, n = self.tables, 2 * self[book.N_BOOKS]
         used, largest = int(t.sides[:n, book.S_CAPACITY].sum()), int(t.sides[:n, book.S_CAPACITY].max())
         pool = np.zeros((_power_of_two(2 * (used + largest + book.LEVELS_FIRST)), book.LEVEL_WIDTH), np.int64)
-        t.scalars[book.N_LEVELS] = _repack(t.sides, n, t.levels, pool)
+        t.scalars[book.N_LEVELS] = book.repack(t.sides, n, t.levels, pool)
         self.tables = t._replace(levels=pool)
 
     # -- feeds -----------------------------------------------------------------------------------------------------
@@ -222,7 +183,7 @@ class BookState:
         books_room = max(BOOKS_FIRST, _power_of_two(n))
         index = np.full(2 * books_room, -1, np.int64)
         books = _resized(state["books"], books_room)
-        _reindex(books, n, index)
+        book.reindex(books, n, index)
         self.tables = Tables(
             orders=_orders_table(ORDERS_FIRST),
             books=books,
