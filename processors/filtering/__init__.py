@@ -1,0 +1,1 @@
+"""Judges packets by ordered rules and follows connection attempts."""

@@ -1,0 +1,1 @@
+"""Measures delays of connections and orders, and keeps their statistics."""

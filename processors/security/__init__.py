@@ -1,0 +1,1 @@
+"""Judges sources by their contacts."""
