@@ -360,12 +360,10 @@ def scan(
 @kernel
 def _store_text(buffer: Any, at: Any, width: Any, out: Any, into: Any) -> None:
     """Copy letters without their padding; anything unprintable becomes a question mark."""
-    last = 0
-    for j in range(width):
-        b = buffer[at + j]
-        if b not in (0, 0x20):
-            last = j + 1
-    if last:
+    last = width
+    while last and buffer[at + last - 1] in (0, 0x20):
+        last -= 1
+    if last and into:
         for j in range(into):
             if out[j] == 0:
                 out[j] = 0x20
