@@ -41,7 +41,7 @@ class Ranges:
         out = []
         for i in range(self._from(first), len(self.ranges)):
             a, b = self.ranges[i]
-            if a >= end:
+            if a >= end or first >= end:
                 break
             out.append((max(a, first), min(b, end)))
         return out
@@ -73,6 +73,8 @@ class Ranges:
 
     def remove(self, first: int, end: int) -> None:
         """Take [first, end) out of the set."""
+        if first >= end:
+            return
         i = self._from(first)
         j = i
         keep: list[Range] = []

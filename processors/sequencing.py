@@ -23,21 +23,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import orjson
 
 from akbypass.config import Config
-from akbypass.kernel import kernel
 from akbypass.order import END_NS, hash_columns
-from akbypass.processors.intervals import Ranges
+from akbypass.processors.domains import Arbitrated, Cause, Domain, Event, fill, pack, text, unpack
+from akbypass.processors.slots import CLEAN, NEXT, Slots, advance
 from akbypass.rows import Array, Rows
 
-NEXT, LOOK, CLEAN = 0, 1, 2  # columns of Arbiter.domain_state
-RUN, CAPTURE, POSITION = 0, 1, 2  # parts of a cause
+RUN = 0  # place of run_ns in a cause
 DATA = 0  # ordinal of feed_frames.kind data
 PASSED = (1 << 62) - 1  # a line that has left the session expects nothing more of it
 SEQUENCE_MAX = 1 << 61  # above it a sequence number is noise, and sums could overflow
@@ -45,123 +42,6 @@ FEEDS_MAX = 1_024  # feeds followed per partition; the one known for longest is 
 CLOSED_MAX = 4  # closed sessions remembered per feed, to know stragglers
 LINES_MAX = 16  # lines per feed and session; further ones are counted and ignored
 LOST_RANGES_MAX = 4_096  # lost ranges remembered per session, to tell late from copies
-
-Cause = tuple[int, int, int]  # run_ns, capture_id, capture_pos
-
-
-@kernel
-def _advance(
-    i: int, limit: int, number: int, hashes: Any, kind: Any, first: Any, count: Any, keys: Any, values: Any,
-    line_domain: Any, expected: Any, current: Any, domain_state: Any,
-    slot: Any, fresh_first: Any, fresh_count: Any, copies: Any, order: Any, segments: Any, filled: int,
-) -> tuple[int, int]:  # fmt: skip
-    """Settle frames i, i+1, … while they need no thought; returns where it stopped and the segments filled.
-
-    Needs none: a known line's frame in a domain without holes that does not start behind `next`, nor so low that
-    it may be late. `segments` gets (frame number, first, end, run, capture, position) of what is released.
-    """
-    mask = len(keys) - 1
-    while i < limit:
-        h = hashes[i]
-        at = np.int64(h & np.uint64(mask))
-        while values[at] != -1 and keys[at] != h:
-            at = (at + 1) & mask
-        line = values[at]
-        if line < 0 or current[line] == 0:
-            break
-        d = line_domain[line]
-        a = first[i]
-        following = domain_state[d, 0]
-        if domain_state[d, 2] == 0 or a > following or a < domain_state[d, 1]:
-            break
-        n = np.int64(count[i]) if kind[i] == 0 else np.int64(0)
-        if n < 0:
-            break
-        b = a + n
-        slot[i] = line
-        expected[line] = max(expected[line], b)
-        fresh = max(np.int64(0), b - following)
-        fresh_first[i] = following
-        fresh_count[i] = fresh
-        copies[i] = n - fresh
-        if fresh > 0:
-            segments[filled, 0] = number + i
-            segments[filled, 1] = following
-            segments[filled, 2] = b
-            for k in range(3):
-                segments[filled, 3 + k] = order[i, k]
-            filled += 1
-            domain_state[d, 0] = b
-        i += 1
-    return i, filled
-
-
-@dataclass(slots=True, eq=False)
-class Domain:
-    """One session of a feed; `state` is waiting (for its start), open or closed."""
-
-    serial: int
-    slot: int
-    feed: bytes
-    venue: bytes
-    session: bytes
-    state: str
-    due_ns: int  # when a waiting domain starts
-    cause: Cause  # the frame that made it
-    start: int = 0
-    next: int = 0
-    top: int = 0
-    lines: dict[bytes, int] = field(default_factory=dict)  # line → line slot
-    left: set[bytes] = field(default_factory=set)  # lines that speak in a later session
-    holes: list[tuple[int, int, Cause]] = field(default_factory=list)  # first, end, opened
-    held: list[tuple[int, int, int]] = field(default_factory=list)  # first, end, frame number
-    held_count: int = 0
-    lost: Ranges = field(default_factory=Ranges)
-    closed_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a domain. `at`: it applies before frame `at` of the step.
-
-    kind    joined (a line speaks in it for the first time; first = its line slot), started (first = its start), lost,
-            late (first, end: the range), moved (a line left another session for it; first = its line slot),
-            closed (end = its `next`), dropped (its slots are forgotten, and used again in a later step)
-    before  segments filled before it
-    left    of a closed domain, the lines that speak in a later session
-    """
-
-    kind: str
-    at: int
-    cause: Cause
-    domain: Domain
-    first: int
-    end: int
-    before: int
-    left: frozenset[bytes] = frozenset()
-
-
-@dataclass(slots=True)
-class Arbitrated:
-    """One step's frames, judged. Arrays have one entry per frame.
-
-    slot         line slot (an index that lives until the line's domain is dropped), −1 for an ignored frame
-    fresh_count  numbers that no line had brought before and that are not late; they begin at fresh_first and end with
-                 the frame, but where fresh_first is −1 `firsts` has them by frame, the late ones with them
-    copies       numbers that some line had brought before
-    late         numbers that had been declared lost
-    segments     (m, 6) what was released, in order: frame number, first, end, cause
-    """
-
-    slot: Array
-    fresh_first: Array
-    fresh_count: Array
-    copies: Array
-    late: Array
-    segments: Array
-    events: list[Event]
-    number: int  # frame number of the first frame
-    firsts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 class Arbiter:
@@ -181,25 +61,16 @@ class Arbiter:
         self.now_in: dict[tuple[bytes, bytes], int] = {}  # feed, line → serial of the session it speaks in
         self.active: dict[int, Domain] = {}  # serial → domains that a timer may move
         self.serials = 0
-        self.number = 0
-        self.free_domains: list[int] = []
-        self.free_lines: list[int] = []
-        self._dropped: list[Domain] = []
-        self.domain_slots = self.line_slots = 0  # made so far
-        self.lines: dict[int, int] = {}  # line slot → hash of feed, session and line
-        self.line_domain = np.zeros(16, np.int64)
-        self.expected = np.full(16, -1, np.int64)
-        self.current = np.zeros(16, np.int8)
-        self.domain_state = np.zeros((8, 3), np.int64)
-        self._index_lines()
+        self.number = 0  # frames of earlier steps
+        self.slots = Slots()
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def advance(self, frames: Rows, watermark_ns: int, end: bool) -> Arbitrated:
         """Judge the frames of one step and fire timers due below the watermark; `end` closes everything."""
         n = len(frames)
-        self._free_dropped()
-        self._frames, self._n_segments, self._at, self._bad = frames, 0, 0, 0
+        self.slots.free_dropped()
+        self._frames, self._n_segments, self._at = frames, 0, 0
         self._order = np.stack([frames[k].astype(np.int64) for k in ("run_ns", "capture_id", "capture_pos")], axis=1)
         self._hashes = hash_columns(frames["feed"], frames["session"], frames["line"])
         first, fresh, copies, late = (np.zeros(n, np.int64) for _ in range(4))
@@ -231,11 +102,11 @@ class Arbiter:
     def _fast(self, i: int, limit: int) -> int:
         if i >= limit:
             return i
-        out, frames = self._out, self._frames
+        out, frames, s = self._out, self._frames, self.slots
         self._room(limit - i)
-        i, self._n_segments = _advance(
+        i, self._n_segments = advance(
             i, limit, self.number, self._hashes, frames["kind"], frames["first_seq"], frames["count"],
-            self._keys, self._values, self.line_domain, self.expected, self.current, self.domain_state,
+            s.keys, s.values, s.line_domain, s.expected, s.current, s.domain_state,
             out.slot, out.fresh_first, out.fresh_count, out.copies, self._order, out.segments, self._n_segments,
         )  # fmt: skip
         return i
@@ -292,14 +163,15 @@ class Arbiter:
         if not 0 <= first <= SEQUENCE_MAX or count < 0:
             self.counters["invalid_frames"] += 1
             return
-        domain, line = self._domain_of(i, cause)
-        if line < 0:
+        found = self._domain_of(i, cause)
+        if found is None:
             self.counters["ignored_line_frames"] += 1
             return
+        domain, line = found
         end = first + count
         self._at = i + 1
         self._out.slot[i] = line
-        self.expected[line] = max(int(self.expected[line]), end)
+        self.slots.expected[line] = max(int(self.slots.expected[line]), end)
         if domain.state == "closed":
             self._straggler(domain, i, first, end)
             return
@@ -320,7 +192,7 @@ class Arbiter:
             if end < domain.start:
                 domain.holes.insert(0, (end, domain.start, cause))
             domain.start = domain.next = first
-        parts += _fill(domain.holes, first, end)
+        parts += fill(domain.holes, first, end)
         if first > domain.top:
             domain.holes.append((domain.top, first, cause))
         if end > domain.top:
@@ -372,7 +244,7 @@ class Arbiter:
         if line in domain.left:
             return PASSED
         slot = domain.lines.get(line)
-        return -1 if slot is None else int(self.expected[slot])
+        return -1 if slot is None else int(self.slots.expected[slot])
 
     def _lose(self, domain: Domain, limit: int, cause: Cause) -> None:
         """Declare the holes below `limit` lost, and release what they held back."""
@@ -402,8 +274,8 @@ class Arbiter:
 
     # -- domains and lines ---------------------------------------------------------------------------------------------
 
-    def _domain_of(self, i: int, cause: Cause) -> tuple[Domain, int]:
-        """Find or make the domain and line slot of frame i."""
+    def _domain_of(self, i: int, cause: Cause) -> tuple[Domain, int] | None:
+        """Find or make the domain and line slot of frame i; None when its feed has too many lines."""
         frames = self._frames
         feed, session, line = bytes(frames["feed"][i]), bytes(frames["session"][i]), bytes(frames["line"][i])
         known = self.known.get(feed)
@@ -411,27 +283,26 @@ class Arbiter:
             known = self.known[feed] = list(self.configured.get(feed, []))
             self.domains[feed] = []
             self._limit_feeds(cause)
-        domains = self.domains[feed]
-        domain = next((d for d in domains if d.session == session), None)
+        if line not in known:
+            if len(known) >= LINES_MAX:
+                return None
+            known.append(line)
+        domain = next((d for d in self.domains[feed] if d.session == session), None)
         back = domain is not None and domain.state == "closed" and line in domain.left
         if domain is not None and back and cause[RUN] - domain.closed_ns >= self.reopen_ns:
             self._drop(domain, cause)  # this is no straggler: the session has come back
             domain = None
         if domain is None:
             domain = self._open(feed, bytes(frames["venue"][i]), session, int(frames["first_seq"][i]), cause)
-        if line not in known:
-            if len(known) >= LINES_MAX:
-                return domain, -1
-            known.append(line)
         slot = domain.lines.get(line)
         if slot is None:
-            slot = domain.lines[line] = self._new_line(domain, line, int(self._hashes[i]))
+            slot = domain.lines[line] = self.slots.new_line(domain.slot, int(self._hashes[i]))
             self._event("joined", cause, domain, slot)
         self._enter(domain, line, slot, cause)
         return domain, slot
 
     def _open(self, feed: bytes, venue: bytes, session: bytes, first: int, cause: Cause) -> Domain:
-        slot = self._new_domain_slot()
+        slot = self.slots.new_domain()
         due = cause[RUN] + self.window_ns
         domain = Domain(self.serials, slot, feed, venue, session, "waiting", due, cause, first, first, first)
         self.serials += 1
@@ -445,13 +316,13 @@ class Arbiter:
         if domain.serial <= before:
             return
         self.now_in[domain.feed, line] = domain.serial
-        self.current[slot] = 1
+        self.slots.current[slot] = 1
         for other in self.domains[domain.feed]:
             if other.serial >= domain.serial:
                 continue
             other.left.add(line)
             if line in other.lines:
-                self.current[other.lines[line]] = 0
+                self.slots.current[other.lines[line]] = 0
             if other.state == "open":
                 self._load(other)
                 self._settle(other, cause)
@@ -494,16 +365,8 @@ class Arbiter:
     def _drop(self, domain: Domain, cause: Cause) -> None:
         """Forget a closed domain; its slots are used again from the next step on."""
         self.domains[domain.feed].remove(domain)
-        for slot in domain.lines.values():
-            self._unindex_line(slot)
         self._event("dropped", cause, domain)
-        self._dropped.append(domain)
-
-    def _free_dropped(self) -> None:
-        for domain in self._dropped:
-            self.free_domains.append(domain.slot)
-            self.free_lines += domain.lines.values()
-        self._dropped = []
+        self.slots.drop(domain.slot, domain.lines.values())
 
     def _limit_feeds(self, cause: Cause) -> None:
         """Close and forget the feed known for longest when there are too many."""
@@ -522,68 +385,17 @@ class Arbiter:
     # -- slots: what the kernel sees of it -----------------------------------------------------------------------------
 
     def _load(self, domain: Domain) -> None:
-        if self.domain_state[domain.slot, CLEAN]:
-            domain.next = domain.top = int(self.domain_state[domain.slot, NEXT])
+        if self.slots.domain_state[domain.slot, CLEAN]:
+            domain.next = domain.top = int(self.slots.domain_state[domain.slot, NEXT])
 
     def _store(self, domain: Domain) -> None:
         look = max(domain.start, domain.lost.ranges[-1][1] if len(domain.lost) else 0)
         clean = domain.state == "open" and not domain.holes
-        self.domain_state[domain.slot] = (domain.next, look, clean)
+        self.slots.domain_state[domain.slot] = (domain.next, look, clean)
         if clean or domain.state == "closed":
             self.active.pop(domain.serial, None)
         else:
             self.active[domain.serial] = domain
-
-    def _new_domain_slot(self) -> int:
-        if self.free_domains:
-            return self.free_domains.pop()
-        self.domain_slots += 1
-        if self.domain_slots > len(self.domain_state):
-            self.domain_state = np.concatenate([self.domain_state, np.zeros_like(self.domain_state)])
-        return self.domain_slots - 1
-
-    def _new_line(self, domain: Domain, line: bytes, line_hash: int) -> int:
-        if self.free_lines:
-            slot = self.free_lines.pop()
-        else:
-            slot = self.line_slots
-            self.line_slots += 1
-        if slot >= len(self.line_domain):
-            self.line_domain = np.concatenate([self.line_domain, np.zeros_like(self.line_domain)])
-            self.expected = np.concatenate([self.expected, np.full_like(self.expected, -1)])
-            self.current = np.concatenate([self.current, np.zeros_like(self.current)])
-        self.line_domain[slot], self.expected[slot], self.current[slot] = domain.slot, -1, 0
-        self.lines[slot] = line_hash
-        self._index_line(slot)
-        return slot
-
-    def _index_lines(self) -> None:
-        """Build the open-addressing table hash → line slot that the kernel asks; −1: free, −2: was used."""
-        size = 16
-        while size < 4 * len(self.lines):
-            size *= 2
-        self._keys, self._values, self._used = np.zeros(size, np.uint64), np.full(size, -1, np.int64), 0
-        for slot in self.lines:
-            self._index_line(slot)
-
-    def _index_line(self, slot: int) -> None:
-        if 2 * self._used >= len(self._values):
-            self._index_lines()  # it takes this line in as well
-            return
-        at = self._place_of(self.lines[slot])
-        self._keys[at], self._values[at] = self.lines[slot], slot
-        self._used += 1
-
-    def _unindex_line(self, slot: int) -> None:
-        at = self._place_of(self.lines.pop(slot))
-        self._keys[at], self._values[at] = 0, -2
-
-    def _place_of(self, line_hash: int) -> int:
-        mask = len(self._values) - 1
-        at = line_hash & mask
-        while self._values[at] != -1 and int(self._keys[at]) != line_hash:
-            at = (at + 1) & mask
-        return at
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -593,84 +405,32 @@ class Arbiter:
 
     def snapshot(self) -> dict[str, Array]:
         """Copy the whole state as named arrays."""
-        self._free_dropped()
+        self.slots.free_dropped()
         domains = [d for ds in self.domains.values() for d in ds]
         for domain in domains:
             self._load(domain)
         tree = {
             "counters": self.counters, "serials": self.serials, "number": self.number,
-            "free_domains": self.free_domains, "free_lines": self.free_lines,
-            "domain_slots": self.domain_slots, "line_slots": self.line_slots,
-            "known": [[_text(f), [_text(line) for line in lines]] for f, lines in self.known.items()],
-            "now_in": [[_text(f), _text(line), s] for (f, line), s in self.now_in.items()],
-            "domains": [_pack(d) for d in domains],
-            "lines": list(self.lines.items()),
+            "slots": self.slots.pack(),
+            "known": [[text(f), [text(line) for line in lines]] for f, lines in self.known.items()],
+            "now_in": [[text(f), text(line), s] for (f, line), s in self.now_in.items()],
+            "domains": [pack(d) for d in domains],
         }  # fmt: skip
-        return {
-            "tree": np.frombuffer(orjson.dumps(tree), np.uint8).copy(),
-            "line_domain": self.line_domain.copy(), "expected": self.expected.copy(),
-            "current": self.current.copy(), "domain_state": self.domain_state.copy(),
-        }  # fmt: skip
+        return {"tree": np.frombuffer(orjson.dumps(tree), np.uint8).copy(), **self.slots.arrays()}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take over a snapshot."""
         tree = orjson.loads(state["tree"].tobytes())
-        for name in ("line_domain", "expected", "current", "domain_state"):
-            setattr(self, name, state[name].copy())
+        self.slots.restore(tree["slots"], state)
         self.counters, self.serials, self.number = tree["counters"], tree["serials"], tree["number"]
-        self.free_domains, self.free_lines = tree["free_domains"], tree["free_lines"]
-        self.domain_slots, self.line_slots = tree["domain_slots"], tree["line_slots"]
         self.known = {f.encode("latin-1"): [x.encode("latin-1") for x in lines] for f, lines in tree["known"]}
         self.now_in = {(f.encode("latin-1"), x.encode("latin-1")): s for f, x, s in tree["now_in"]}
         self.domains = {feed: [] for feed in self.known}
-        self.lines = dict(tree["lines"])
-        self.active, self._dropped = {}, []
+        self.active = {}
         for packed in tree["domains"]:
-            domain = _unpack(packed)
+            domain = unpack(packed)
             self.domains[domain.feed].append(domain)
             self._store(domain)
-        self._index_lines()
 
 
-def _fill(holes: list[tuple[int, int, Cause]], first: int, end: int) -> list[tuple[int, int]]:
-    """Take [first, end) out of the holes and return what was in them."""
-    if not holes or end <= holes[0][0] or first >= holes[-1][1]:
-        return []
-    at = max(0, bisect_right(holes, first, key=itemgetter(0)) - 1)
-    keep: list[tuple[int, int, Cause]] = []
-    parts: list[tuple[int, int]] = []
-    stop = at
-    while stop < len(holes) and holes[stop][0] < end:
-        a, b, opened = holes[stop]
-        if max(a, first) < min(b, end):
-            parts.append((max(a, first), min(b, end)))
-            keep += [(x, y, opened) for x, y in ((a, min(b, first)), (max(a, end), b)) if x < y]
-        else:
-            keep.append(holes[stop])
-        stop += 1
-    holes[at:stop] = keep
-    return parts
-
-
-def _text(value: bytes) -> str:
-    return value.decode("latin-1")
-
-
-def _pack(domain: Domain) -> list[Any]:
-    return [
-        domain.serial, domain.slot, _text(domain.feed), _text(domain.venue), _text(domain.session), domain.state,
-        domain.due_ns, domain.cause, domain.start, domain.next, domain.top,
-        [[_text(k), v] for k, v in domain.lines.items()], sorted(_text(x) for x in domain.left),
-        domain.holes, domain.held, domain.held_count, domain.lost.ranges, domain.closed_ns,
-    ]  # fmt: skip
-
-
-def _unpack(packed: list[Any]) -> Domain:
-    serial, slot, feed, venue, session, state, due, cause, start, following, top = packed[:11]
-    lines, left, holes, held, held_count, lost, closed = packed[11:]
-    return Domain(
-        serial, slot, feed.encode("latin-1"), venue.encode("latin-1"), session.encode("latin-1"), state, due, tuple(cause),
-        start, following, top, {k.encode("latin-1"): v for k, v in lines}, {x.encode("latin-1") for x in left},
-        [(a, b, tuple(c)) for a, b, c in holes], [tuple(h) for h in held], held_count,
-        Ranges([(a, b) for a, b in lost]), closed,
-    )  # fmt: skip
+__all__ = ["DATA", "Arbiter", "Arbitrated", "Cause", "Domain", "Event"]
