@@ -17,6 +17,7 @@ MESSAGES_MEAN = 2.2  # messages in a packet of ordinary activity
 MOVES_PER_SECOND = 2.5 * 3 * len(SYMBOLS)  # messages that moving mids cause on one venue, roughly
 PACKETS_PER_SECOND_MIN = 30.0  # of ordinary activity, however quiet the day
 BURSTS = 0.4  # shape of the times between packets: below 1 they come in bursts
+LOSS_PACKETS = 8  # sent around the loss on both lines, 1 ms apart
 ORDERS_FEW, ORDERS_MANY = 4, 14  # of a side of a book: below come only adds, above only deletes
 Event = tuple[int, Callable[[], None]]
 
@@ -88,6 +89,8 @@ class Market:
                 events.append((ts + self.draws.between(40_000, 400_000), act))
         for window in self.plan.windows:
             events += self._window_events(window)
+        if self.venue == self.plan.lost_venue:  # so that the loss, and what reveals it, happen at once on any day
+            events += [(self.plan.lost_ns + k * MS, self.activity) for k in range(LOSS_PACKETS)]
         return events
 
     def _activity_times(self) -> np.ndarray:

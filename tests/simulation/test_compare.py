@@ -62,7 +62,7 @@ def test_what_the_truth_is_silent_about(truth):
     """TCP round trips, alerts of other kinds and an alert that fires again are not held against anyone."""
     found = perfect(truth)
     found["latency"].append({**found["latency"][0], "kind": "tcp_rtt"})
-    found["alerts.feed_quality"] = [{"kind": "feed_score", "topology": "feed_quality", "entity": "XNAS"}]
+    found["alerts.feed_quality"] = [{"kind": "microburst", "topology": "feed_quality", "entity": "XNAS"}]
     found["alerts"].append(found["alerts"][0])
     assert wrong(compare(truth, found)) == []
 

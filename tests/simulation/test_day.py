@@ -59,11 +59,13 @@ def test_everything_at_least_once(tmp_path, seed, seconds):
     assert len(truth["suspect"]) == 1
 
 
-@pytest.mark.parametrize(("seed", "seconds"), [(0, 2), (1, 6), (2, 20)])
-def test_edges_are_the_planned_ones(tmp_path, seed, seconds):
+@pytest.mark.parametrize(
+    ("seed", "seconds", "rate"), [(0, 2, 2_500), (1, 6, 9_000), (2, 20, 2_500), (995329, 3.79, 300)]
+)
+def test_edges_are_the_planned_ones(tmp_path, seed, seconds, rate):
     """Each planned edge that can be decided is in the truth with its size and length, and there is no other one."""
-    truth = orjson.loads(simulate(tmp_path, seed, seconds).truth.read_bytes())
-    plan = make_plan(seed, seconds, truth["messages_per_second"])
+    truth = orjson.loads(simulate(tmp_path, seed, seconds, rate).truth.read_bytes())
+    plan = make_plan(seed, seconds, rate)
     sound = [
         w for w in plan.windows
         if w.ticks > 2 and not (w.open_ns > plan.lost_ns and plan.lost_venue in (w.buy, w.sell))

@@ -101,6 +101,13 @@ def test_alert_on_target(truth):
     assert {a["entity"] for a in truth["alerts"] if a["kind"] == "latency_target"} == slow != set()
 
 
+def test_alert_on_score(truth):
+    """The one feed that lost messages on both lines is alerted."""
+    lost = {g["feed"] for g in truth["feed_gaps"] if g["line"] == "feed"}
+    assert {a["entity"] for a in truth["alerts"] if a["kind"] == "feed_score"} == lost
+    assert len(lost) == 1
+
+
 def test_verdicts(read, truth):
     """Every TCP packet from outside to the first gateway's port is blocked, every one to telnet is logged."""
     inside = ipaddress.ip_network("192.168.1.0/24")
