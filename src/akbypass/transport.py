@@ -121,6 +121,11 @@ class Publisher:
                 f"{left} messages were not acknowledged within {timeout_s:.0f} s; is the broker running?"
             )
 
+    def close(self) -> None:
+        """Flush and let go of the broker."""
+        self.flush()
+        del self._producer
+
     def waiting(self) -> int:
         """Messages that are queued or in flight (count)."""
         return len(self._producer)

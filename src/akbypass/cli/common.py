@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,9 @@ from akbypass.local.stack import Endpoints, Places
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-console = Console(stderr=False, highlight=False)
+PIPE_COLUMNS = 140  # width of tables when nobody's terminal says otherwise
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 stderr = Console(stderr=True, highlight=False)
 
 config_option: Callable[[F], F] = click.option(

@@ -122,6 +122,7 @@ def _through(
         publisher = Publisher(config, points.bootstrap_servers)
         with EdgeProgress(edge, publisher.waiting) as progress:
             sent = publish(edge, publisher, progress.update)
+        publisher.close()
         with store_client.connect(config, points.store_url) as client:
             with stderr.status("results") as status:
 

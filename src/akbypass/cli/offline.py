@@ -53,7 +53,7 @@ def decode(
         raise ConfigError("expected --out with --format parquet, found none")
     from akbypass.producers.edge import Edge
 
-    edge = Edge(load_config(config_path), names, topics={topic})
+    edge = Edge(load_config(config_path), names, topics={topic}, stream_id="-")
     write, close = _writer(topic, form, out)
     for made in edge:
         if topic in made.rows:
@@ -97,7 +97,7 @@ def analyze(files: tuple[str, ...], out: str, config_path: str | None) -> None:
     from akbypass.producers.edge import Edge
 
     config = load_config(config_path)
-    edge = Edge(config, existing_files(files))
+    edge = Edge(config, existing_files(files), stream_id="-")
     results = LastRevisions(Path(out))
     run = Offline(config, processors.all_topologies(), edge.run_id, edge.captures, results)
     with EdgeProgress(edge) as progress:

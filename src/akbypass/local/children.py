@@ -26,7 +26,7 @@ from akbypass.errors import ServiceError
 LAUNCH = Path(__file__).with_name("launch.py")
 PORT_FIRST, PORT_LAST = 20_000, 32_000  # below the range that Linux hands out to outgoing connections (32,768 up)
 PORT_TRIES_MAX = 200
-LOCK_WAIT_S = 10.0  # a killed server needs a moment to die; its lock goes with it
+LOCK_WAIT_S = 5.0  # a killed server needs a moment to die; its lock goes with it
 STOP_WAIT_S = 20.0
 TAIL_LINES = 12
 

@@ -125,9 +125,9 @@ class KafkaServer:
             MissingError: Java or Maven is missing.
             ServiceError: The directory is in use, or the broker ended or stayed silent (with its last log lines).
         """
-        if self.pid is not None:
+        if self.pid is not None and self._answers():
             return self.bootstrap_servers
-        self.stop()
+        self.stop()  # one that was killed may still be dying
         java, classpath = jars.find_java(self._java), jars.resolve()
         self._lock = children.lock(self.data_dir, what="the embedded Kafka")
         try:

@@ -51,8 +51,9 @@ class StoreServer:
             MissingError: The package chdb is not installed.
             ServiceError: The directory is in use, or the store ended or stayed silent (with its last log lines).
         """
-        if self.pid is not None:
+        if self.pid is not None and self._answers():
             return self.url
+        self.stop()  # one that was killed may still be dying
         if importlib.util.find_spec("chdb") is None:
             raise MissingError(
                 "the embedded store needs the chdb package; install it with: pip install 'akbypass[local]'"
