@@ -46,7 +46,7 @@ def encode(begin: str, fields: list[Field]) -> bytes:
     """Write one message; `fields` begin with 35.
 
     >>> encode("FIX.4.2", [(35, "0"), (34, 2)]).replace(b"\\x01", b"|")
-    b'8=FIX.4.2|9=10|35=0|34=2|10=162|'
+    b'8=FIX.4.2|9=10|35=0|34=2|10=164|'
     """
     body = "".join(f"{tag}={value}\x01" for tag, value in fields)
     whole = f"8={begin}\x019={len(body)}\x01{body}".encode("ascii")

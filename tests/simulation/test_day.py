@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import orjson
 import pytest
 
 from akbypass import config
-from akbypass.producers.simulator import simulate
+from akbypass.producers.simulator import draws, fix, simulate
 from akbypass.producers.simulator.day import SYMBOLS, VENUES, make_plan
 
 EVERY_LATENCY = {
@@ -96,3 +97,11 @@ def test_quiet_and_busy_days(tmp_path):
     for rate in (600, 12_000):
         truth = orjson.loads(simulate(tmp_path / str(rate), 3, 10, rate).truth.read_bytes())
         assert truth["feed_messages"] == pytest.approx(10 * rate, rel=0.25)
+
+
+@pytest.mark.parametrize("module", [draws, fix])
+def test_examples(module):
+    """The examples in the simulator's docstrings are right."""
+    tried = doctest.testmod(module)
+    assert tried.attempted > 0
+    assert tried.failed == 0
