@@ -8,12 +8,10 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
 
-import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -22,16 +20,7 @@ from akbypass.errors import MissingError, ServiceError
 from akbypass.local import children, jars
 from akbypass.local.kafka import KafkaServer
 from tests.backends import Broker, probed
-
-PARENT = """
-import sys, time
-from pathlib import Path
-from akbypass.local.kafka import KafkaServer
-server = KafkaServer(Path(sys.argv[1]))
-server.start()
-print(server.pid, server.bootstrap_servers, flush=True)
-time.sleep(600)
-"""
+from tests.local.processes import Parent, gone
 
 
 def create_topic(bootstrap: str) -> str:
@@ -71,14 +60,6 @@ def consume(bootstrap: str, topic: str, count: int, group: str = "") -> list[byt
     consumer.commit(asynchronous=False)
     consumer.close()
     return values
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has reaped yet has."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def program(path: Path, text: str) -> None:
@@ -143,15 +124,12 @@ def test_a_broker_dies_with_its_killed_parent_and_the_next_one_has_its_data(tmp_
     with probed():
         jars.find_java()
         jars.resolve()
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "k")], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pid, bootstrap = parent.stdout.readline().split()
-    topic = create_topic(bootstrap)
-    produce(bootstrap, topic, [b"kept"])
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent = Parent("akbypass.local.kafka", "KafkaServer", tmp_path / "k")
+    topic = create_topic(parent.address)
+    produce(parent.address, topic, [b"kept"])
+    parent.kill()
     with KafkaServer(tmp_path / "k") as server:  # at once: it waits for the dying one
-        assert gone(int(pid))
+        assert gone(parent.server_pid)
         assert consume(server.bootstrap_servers, topic, 1) == [b"kept"]
 
 
