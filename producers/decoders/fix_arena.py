@@ -37,7 +37,7 @@ class Arena:
         self._chunks: list[tuple[bytes | memoryview, int, int]] = []
         self._last: list[int] = []  # one behind the last chunk of each direction
         at = 0
-        for d in streams.listed:
+        for d in sorted(streams.listed, key=lambda one: one.serial):
             d.listed = False
             if not self._postpone(d):
                 at = self._add(d, at)

@@ -57,11 +57,12 @@ class Direction:
 
     __slots__ = (
         "accounted", "breaks", "chunks", "connection", "finished", "held", "held_bytes", "hole_ns", "isn", "key", "listed",
-        "need", "next_seq", "offset", "plain", "repeats", "reported", "scan_offset", "skipped", "state", "tail",
-        "tail_bytes",
+        "need", "next_seq", "offset", "plain", "repeats", "scan_offset", "serial", "skipped", "state",
+        "tail", "tail_bytes",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, connection: Connection) -> None:
+    def __init__(self, key: bytes, connection: Connection, serial: int) -> None:
+        self.serial = serial  # order of rows that one frame brings for several directions
         self.key = key  # source address and port, destination address and port: 36 bytes
         self.connection = connection
         self.isn = -1  # sequence number of the SYN, when it was seen
@@ -80,7 +81,6 @@ class Direction:
         self.skipped = 0  # bytes passed over since the direction was joined
         self.need = 1  # bytes from scan_offset on without which the scanner cannot say more
         self.listed = False  # has something for the scanner
-        self.reported = False  # was reported as not FIX
         self.finished = False  # FIN was seen
         self.plain = False  # nothing is held and the connection speaks FIX: the short way is open
         self.accounted = 0  # bytes that the reassembler counts as kept here
@@ -181,8 +181,8 @@ class Connection:
 
     __slots__ = ("client", "configured", "directions", "is_fix", "syn_key", "venue")
 
-    def __init__(self, key: bytes, configured: bool) -> None:
-        self.directions = (Direction(key, self), Direction(reverse_key(key), self))
+    def __init__(self, key: bytes, configured: bool, serial: int) -> None:
+        self.directions = (Direction(key, self, 2 * serial), Direction(reverse_key(key), self, 2 * serial + 1))
         self.is_fix = configured  # else: open until five bytes are known
         self.configured = configured  # one end is a configured FIX gateway
         self.syn_key: bytes | None = None  # key of the side that sent the SYN

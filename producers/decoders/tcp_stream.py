@@ -46,6 +46,7 @@ class Reassembler:
         self.kept_bytes = 0
         self.listed: list[Direction] = []
         self.keep: list[Meta] = []
+        self.flows_met = 0
         self.flows_dropped = 0
         self._run_ns: Array = np.empty(0, np.int64)
         self._packets = Rows.empty("packets")
@@ -173,7 +174,8 @@ class Reassembler:
             self.syns.pop(key, None)
             self.syns.pop(other, None)
             return None
-        connection = Connection(key, configured)
+        connection = Connection(key, configured, self.flows_met)
+        self.flows_met += 1
         connection.is_fix = configured or (ends and syn is None)
         state = START if configured else IN_SYNC
         for d, known in zip(connection.directions, (syn, answer), strict=True):

@@ -27,7 +27,15 @@ def seal(text: str | bytes, begin: str = "FIX.4.2") -> bytes:
 
 def order(n: int, **more: str) -> bytes:
     """New order number n from CLIENT."""
-    fields = {"35": "D", "34": str(n), "49": "BUY", "56": "XV", "52": "20231114-22:13:20.123", "11": f"ID{n}", "55": "ABC"}
+    fields = {
+        "35": "D",
+        "34": str(n),
+        "49": "BUY",
+        "56": "XV",
+        "52": "20231114-22:13:20.123",
+        "11": f"ID{n}",
+        "55": "ABC",
+    }
     return seal("".join(f"{k}={v}|" for k, v in (fields | {k.removeprefix("t"): v for k, v in more.items()}).items()))
 
 
@@ -102,7 +110,9 @@ class Decoded:
         return [row["reason"] for row in self.rejected]
 
 
-def decode(segments: Sequence[Segment], step: int = 1 << 30, config: Config | None = None, finish: bool = True) -> Decoded:
+def decode(
+    segments: Sequence[Segment], step: int = 1 << 30, config: Config | None = None, finish: bool = True
+) -> Decoded:
     """Run a decoder over the segments, `step` packets a batch; every batch's buffer is overwritten after use."""
     decoder = OrderDecoder(config or Config())
     out: dict[str, list[dict[str, object]]] = {"orders": [], "rejected": []}

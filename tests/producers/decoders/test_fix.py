@@ -46,7 +46,16 @@ def test_every_wanted_tag_reaches_its_column() -> None:
 def test_absent_tags_are_unknown() -> None:
     """A heartbeat has no order fields, and none is invented."""
     row = one(f"35=0|{HEAD}").orders[0]
-    absent = ("cl_ord_id", "order_id", "symbol", "price_nanos", "quantity_nanos", "ts_transact_ns", "exec_type", "account")
+    absent = (
+        "cl_ord_id",
+        "order_id",
+        "symbol",
+        "price_nanos",
+        "quantity_nanos",
+        "ts_transact_ns",
+        "exec_type",
+        "account",
+    )
     assert [row[k] for k in absent] == [None] * len(absent)
     assert (row["side"], row["poss_dup"], row["kind"]) == ("none", False, "heartbeat")
 
@@ -59,7 +68,9 @@ def test_versions(begin: str) -> None:
     assert one(f"35=0|{HEAD}", begin).column("protocol") == [begin[:7] if begin.startswith("FIX.5") else begin]
 
 
-@pytest.mark.parametrize("begin", ["FIX.3.9", "FIX.4.5", "FIX.5.1", "FIX.5.0SP3", "FIXT.1.2", "FIX", "FIXCOMP", "FIX.4.22"])
+@pytest.mark.parametrize(
+    "begin", ["FIX.3.9", "FIX.4.5", "FIX.5.1", "FIX.5.0SP3", "FIXT.1.2", "FIX", "FIXCOMP", "FIX.4.22"]
+)
 def test_other_begin_strings_are_rejected_and_passed_over_by_their_length(begin: str) -> None:
     """A message of an unknown version is one rejected row, with or without a checksum field; the next one is decoded."""
     body = b"35=Z\x01\x00\x018=FIX."
@@ -83,7 +94,10 @@ CASES = {
     "checksum of two digits": (lambda m: broken(m, t10=b"7"), "fix_checksum"),
     "checksum of letters": (lambda m: broken(m, t10=b"abc"), "fix_checksum"),
     "byte changed": (lambda m: m.replace(b"55=ABC", b"55=ABD"), "fix_checksum"),
-    "body length one too short": (lambda m: broken(m, t9=b"%d" % (int(m.split(b"\x01")[1][2:]) - 1)), "fix_body_length"),
+    "body length one too short": (
+        lambda m: broken(m, t9=b"%d" % (int(m.split(b"\x01")[1][2:]) - 1)),
+        "fix_body_length",
+    ),
     "body length too long": (lambda m: broken(m, t9=b"%d" % (int(m.split(b"\x01")[1][2:]) + 9)), "fix_body_length"),
     "body length of letters": (lambda m: broken(m, t9=b"1x"), "fix_body_length"),
     "body length empty": (lambda m: broken(m, t9=b""), "fix_body_length"),
@@ -154,13 +168,13 @@ def test_prices_are_exact(value: Decimal, trimmed: bool) -> None:
     assert row["price_nanos"] == int(value * 10**9)
 
 
-@given(st.datetimes(datetime.datetime(1700, 1, 1), datetime.datetime(2200, 12, 31)), st.integers(0, 12), st.integers(0))  # noqa: DTZ001
+@given(st.datetimes(datetime.datetime(1700, 1, 1), datetime.datetime(2200, 12, 31)), st.integers(0, 12), st.integers(0))
 def test_timestamps_are_exact(moment: datetime.datetime, places: int, seed: int) -> None:
     """A UTC timestamp with 0 to 12 fractional digits is read to the nanosecond; finer digits are cut off."""
     whole = moment.replace(microsecond=0)
     digits = f"{seed:012d}"[-places:] if places else ""
     text = whole.strftime("%Y%m%d-%H:%M:%S").rjust(17, "0") + ("." + digits if digits else "")
-    expected = (whole - datetime.datetime(1970, 1, 1)) // datetime.timedelta(seconds=1) * 10**9  # noqa: DTZ001
+    expected = (whole - datetime.datetime(1970, 1, 1)) // datetime.timedelta(seconds=1) * 10**9
     row = one(f"35=D|52={text}|").orders[0]
     assert row["ts_wire_ns"] == expected + int((digits + "0" * 9)[:9])
 
@@ -232,7 +246,9 @@ def test_execution_transactions_up_to_fix_4_2(begin: str, fields: str, kind: str
     assert one(f"35=8|{fields}", begin).column("kind") == [kind]
 
 
-@pytest.mark.parametrize(("code", "side"), [("1", "buy"), ("2", "sell"), ("5", "sell"), ("6", "sell"), ("8", "none"), ("", "none")])
+@pytest.mark.parametrize(
+    ("code", "side"), [("1", "buy"), ("2", "sell"), ("5", "sell"), ("6", "sell"), ("8", "none"), ("", "none")]
+)
 def test_sides(code: str, side: str) -> None:
     """Short sales are sales; a cross has no side."""
     assert one(f"35=D|54={code}|").column("side") == [side]
@@ -281,10 +297,15 @@ def test_roles_are_kept_once_decided() -> None:
 
 def test_a_venue_without_name_fits_its_column_over_ipv6_too() -> None:
     """A long IPv6 address becomes a short stable name instead of being cut."""
-    ends = {"src": ("2001:db8:1234:5678:9abc:def0:1234:5678", 40_000), "dst": ("2001:db8:1234:5678:9abc:def0:1234:9999", 4_001)}
+    ends = {
+        "src": ("2001:db8:1234:5678:9abc:def0:1234:5678", 40_000),
+        "dst": ("2001:db8:1234:5678:9abc:def0:1234:9999", 4_001),
+    }
     (venue,) = decode([Segment(1, order(1), **ends)]).column("venue")
     assert str(venue).startswith("ip6:") and len(str(venue)) == 16
-    assert decode([Segment(1, order(1), dst=("2001:db8::1", 4_001), src=("2001:db8::2", 40_000))]).column("venue") == ["2001:db8::1"]
+    assert decode([Segment(1, order(1), dst=("2001:db8::1", 4_001), src=("2001:db8::2", 40_000))]).column("venue") == [
+        "2001:db8::1"
+    ]
 
 
 def test_every_data_field_of_the_dictionaries_has_its_length_field() -> None:

@@ -12,7 +12,20 @@ from akbypass.config import Config, ExchangeConnection
 from akbypass.producers.decoders import tcp_flow, tcp_stream
 from akbypass.producers.decoders.orders import OrderDecoder
 from tests.producers.decoders.fix_support import (
-    ACK, FIN, RST, SYN, T0, VENUE, Decoded, Segment, back, batch, decode, order, seal, stream,
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    T0,
+    VENUE,
+    Decoded,
+    Segment,
+    back,
+    batch,
+    decode,
+    order,
+    seal,
+    stream,
 )  # fmt: skip
 
 GATEWAY = Config(exchanges=[ExchangeConnection(name="XNAS", ip_address=VENUE[0], ports=[VENUE[1]])])
@@ -44,7 +57,11 @@ def test_a_row_names_its_first_and_last_frame() -> None:
     assert [(r["capture_pos_first"], r["capture_pos"], r["segments"], r["sub"]) for r in rows] == [
         (0, 0, 1, 0), (0, 200, 3, 0), (200, 200, 1, 1)
     ]  # fmt: skip
-    assert [(r["ts_first_ns"], r["ts_capture_ns"]) for r in rows] == [(T0, T0), (T0, T0 + 2_000), (T0 + 2_000, T0 + 2_000)]
+    assert [(r["ts_first_ns"], r["ts_capture_ns"]) for r in rows] == [
+        (T0, T0),
+        (T0, T0 + 2_000),
+        (T0 + 2_000, T0 + 2_000),
+    ]
     assert [r["run_ns"] for r in rows] == [T0, T0 + 2_000, T0 + 2_000]
 
 
@@ -92,7 +109,9 @@ def test_sequence_numbers_wrap_around() -> None:
 def lossy(missing: int) -> list[Segment]:
     """One message a segment, one of them missing."""
     starts = [1 + sum(map(len, MESSAGES[:n])) for n in range(8)]
-    return [Segment(0, flags=SYN)] + [Segment(s, m) for n, (s, m) in enumerate(zip(starts, MESSAGES, strict=True)) if n != missing]
+    return [Segment(0, flags=SYN)] + [
+        Segment(s, m) for n, (s, m) in enumerate(zip(starts, MESSAGES, strict=True)) if n != missing
+    ]
 
 
 def test_a_hole_that_never_fills_is_reported_at_the_end() -> None:
@@ -113,7 +132,11 @@ def test_a_reset_ends_the_wait(end: int) -> None:
 
 def test_a_fin_may_overtake_its_data() -> None:
     """A FIN behind a hole waits for it to fill; the other side's FIN says that it never will."""
-    whole = [Segment(0, flags=SYN), Segment(1, MESSAGES[0]), Segment(1 + len(MESSAGES[0] + MESSAGES[1]), MESSAGES[2], FIN | ACK)]
+    whole = [
+        Segment(0, flags=SYN),
+        Segment(1, MESSAGES[0]),
+        Segment(1 + len(MESSAGES[0] + MESSAGES[1]), MESSAGES[2], FIN | ACK),
+    ]
     late = Segment(1 + len(MESSAGES[0]), MESSAGES[1])
     assert numbers(decode([*whole, late], finish=False)) == [1, 2, 3]
     found = decode([*whole, back(Segment(9, flags=FIN | ACK))], finish=False)
@@ -153,9 +176,14 @@ def test_a_gap_inside_a_message_loses_that_message_only() -> None:
 def test_bytes_that_were_not_captured_are_a_gap() -> None:
     """A segment cut by the snapshot length loses its message and is told with the byte count; nothing waits."""
     starts = [1 + sum(map(len, MESSAGES[:n])) for n in range(3)]
-    found = decode([Segment(s, m, cut=25 if n == 1 else 0) for n, (s, m) in enumerate(zip(starts, MESSAGES, strict=False))], finish=False)
+    found = decode(
+        [Segment(s, m, cut=25 if n == 1 else 0) for n, (s, m) in enumerate(zip(starts, MESSAGES, strict=False))],
+        finish=False,
+    )
     assert (numbers(found), found.reasons()) == ([1, 3], ["stream_gap"])
-    assert f"25 bytes missing, {len(MESSAGES[1]) - 25} bytes of an unfinished message" in str(found.rejected[0]["detail"])
+    assert f"25 bytes missing, {len(MESSAGES[1]) - 25} bytes of an unfinished message" in str(
+        found.rejected[0]["detail"]
+    )
 
 
 def test_an_unfinished_message_is_rejected_at_the_end() -> None:
@@ -180,7 +208,9 @@ def test_a_repeated_syn_changes_nothing() -> None:
 
 def test_joining_inside_a_message_tells_so() -> None:
     """A capture that begins inside a message: one rejected row for the torn part, then everything."""
-    found = decode([Segment(1, DATA[30 : len(MESSAGES[0])]), Segment(1 + len(MESSAGES[0]) - 30, DATA[len(MESSAGES[0]) :])])
+    found = decode(
+        [Segment(1, DATA[30 : len(MESSAGES[0])]), Segment(1 + len(MESSAGES[0]) - 30, DATA[len(MESSAGES[0]) :])]
+    )
     assert (numbers(found), found.reasons()) == (NUMBERS[1:], ["stream_gap"])
     assert f"found {len(MESSAGES[0]) - 30} bytes before the first" in str(found.rejected[0]["detail"])
 
@@ -251,7 +281,12 @@ def test_kept_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     rest = [Segment(81, MESSAGES[0][80:] + MESSAGES[1], src=e) for e in ends]
     found = decode([*first, *rest], 3)
     assert found.reasons() == ["stream_limit", "stream_limit"]
-    assert sorted(zip(found.column("src_port"), numbers(found), strict=True)) == [(1_000, 2), (1_001, 2), (1_002, 1), (1_002, 2)]
+    assert sorted(zip(found.column("src_port"), numbers(found), strict=True)) == [
+        (1_000, 2),
+        (1_001, 2),
+        (1_002, 1),
+        (1_002, 2),
+    ]
 
 
 def test_syns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +336,16 @@ WORDS = st.lists(
     ),
     min_size=1, max_size=12,
 )  # fmt: skip
-FRAME = {"run_ns", "capture_pos", "sub", "ts_capture_ns", "ts_first_ns", "capture_pos_first", "segments", "retransmitted"}
+FRAME = {
+    "run_ns",
+    "capture_pos",
+    "sub",
+    "ts_capture_ns",
+    "ts_first_ns",
+    "capture_pos_first",
+    "segments",
+    "retransmitted",
+}
 
 
 def meaning(rows: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -338,7 +382,11 @@ def test_batches_do_not_matter(words: list[bytes], seed: int) -> None:
         assert decode(segments, 7, config) == whole
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", b"8=FIX.4.2\x01", b"8=FIX.4.2\x019=40\x0135=D\x01", b"8=FIX"]), st.integers(1, 40))
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"8=FIX.4.2\x01", b"8=FIX.4.2\x019=40\x0135=D\x01", b"8=FIX"]),
+    st.integers(1, 40),
+)
 @settings(deadline=None, max_examples=200)
 def test_random_bytes_give_rows_or_nothing(noise: bytes, head: bytes, size: int) -> None:
     """Any bytes, also behind the beginning of a message or sealed as one, end as rows; a good message before them stays."""
