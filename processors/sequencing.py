@@ -52,10 +52,8 @@ class Arbiter:
         self.held_max = config.thresholds.held_messages_max
         self.configured = {f.name.encode(): sorted(line.encode() for line in f.lines) for f in config.feeds}
         self.reopen_ns = config.thresholds.gap_settle_ms * 1_000_000
-        self.counters = dict.fromkeys(
-            ("copies", "late", "before_start", "after_close", "invalid_frames", "ignored_line_frames", "feeds_dropped"),
-            0,
-        )
+        reasons = ("copies", "late", "before_start", "after_close", "invalid_messages", "ignored_line_messages")
+        self.counters = dict.fromkeys((*reasons, "invalid_frames", "ignored_line_frames", "feeds_dropped"), 0)
         self.known: dict[bytes, list[bytes]] = {}  # feed → known lines
         self.domains: dict[bytes, list[Domain]] = {}  # feed → sessions, oldest first
         self.now_in: dict[tuple[bytes, bytes], int] = {}  # feed, line → serial of the session it speaks in
@@ -162,10 +160,12 @@ class Arbiter:
         cause: Cause = (int(self._order[i, 0]), int(self._order[i, 1]), int(self._order[i, 2]))
         if not 0 <= first <= SEQUENCE_MAX or count < 0:
             self.counters["invalid_frames"] += 1
+            self.counters["invalid_messages"] += max(count, 0)
             return
         found = self._domain_of(i, cause)
         if found is None:
             self.counters["ignored_line_frames"] += 1
+            self.counters["ignored_line_messages"] += count
             return
         domain, line = found
         end = first + count

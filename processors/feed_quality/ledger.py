@@ -134,6 +134,10 @@ class Ledger:
             if line.name in left and expected < end:
                 self.open_gap(session, line, expected, end, cause, cause[0], line.resolution_ns)
                 self.expected[line.slot] = end
+        self.settle_all(session, cause)
+
+    def settle_all(self, session: Session, cause: Cause) -> None:
+        """Settle every open gap of a session."""
         for gap in [g for line in session.lines.values() for g in line.gaps] + session.gaps:
             self.settle(gap, cause)
 

@@ -211,6 +211,7 @@ class FeedQualityCore:
         elif event.kind == "closed":
             book.close(session, event.left, event.end, event.cause)
         elif event.kind == "dropped":
+            book.settle_all(session, event.cause)  # what stragglers opened since it was closed
             self._report(session, event.cause)
             kept = self.samples[: self.sampled][~np.isin(self.samples[: self.sampled, 0], list(session.lines))]
             self.sampled = len(kept)

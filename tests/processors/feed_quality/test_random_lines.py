@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from akbypass.processors.arbitration import Sequencer
 from akbypass.processors.feed_quality.topology import TOPOLOGY
-from tests.processors.feed_quality.lines import T0_NS, Packet, config, frames, packet, random_packets
+from tests.processors.feed_quality.lines import T0_NS, Packet, config, frames, messages, packet, random_packets
 from tests.processors.feed_quality.test_gap_fates import last_revisions
 from tests.processors.support import assert_cut_invariant, drive
-from tests.processors.test_arbitration import model
+from tests.processors.test_arbitration import flat, model, run
 
 HOUR_MS = 3_600_000
 
@@ -161,3 +162,35 @@ def test_cuts_and_checkpoints_do_not_matter(seed: int) -> None:
     cfg = config(lines, reorder_window_us=window_us, gap_settle_ms=1, window_ms=1)
     made = assert_cut_invariant(TOPOLOGY, cfg, {"feed_frames": frames(packets + second)}, T0_NS + 10**9)
     assert len(made["feed_gaps"]) > 20 and len(made["feed_quality"]) > 5 and len(made["alerts.feed_quality"]) > 0
+
+
+def chaos(seed: int) -> list[Packet]:
+    """Packets without any sense: feeds, sessions, lines and numbers at random, many lines, repeats and jumps."""
+    rng = random.Random(seed)
+    out = []
+    for i in range(260):
+        kind = rng.choice(["data"] * 8 + ["heartbeat", "end"])
+        first = rng.choice([rng.randint(-2, 40), rng.randint(1, 200), 2**61 + rng.randint(-3, 3), 2**63 - 1])
+        count = rng.choice([0, 1, 3, 10, 40]) if kind == "data" else 0xFFFF
+        line = rng.choice("AAAABBB") if rng.random() < 0.8 else f"L{rng.randint(0, 20)}"
+        us = round(i * rng.choice([7, 7, 900]) + rng.random() * 30, 3)
+        session, feed = rng.choice(["S1", "S1", "S1", "S2", "S3"]), rng.choice(["F", "F", "G"])
+        out.append(Packet(us, line, first, count, kind, session, feed))
+    return list({p.us: p for p in out}.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_chaos_is_survived_and_accounted_for(seed: int) -> None:
+    """Whatever comes, results do not depend on steps, and each message is released or counted under a reason."""
+    packets = chaos(seed)
+    rows = frames(packets)
+    cfg = config(reorder_window_us=300, gap_settle_ms=2, window_ms=5, held_messages_max=64, gaps_open_max=16)
+    assert_cut_invariant(TOPOLOGY, cfg, {"feed_frames": rows}, T0_NS + 10**9)
+    sequencer = Sequencer(cfg)
+    made = sequencer.step(rows, messages(rows), T0_NS + 10**9, True)
+    counters = sequencer.counters
+    refused = counters["invalid_messages"] + counters["ignored_line_messages"]
+    dropped = sum(counters[k] for k in ("copies", "late", "before_start", "after_close")) + refused
+    assert len(made.messages) + dropped == sum(len(brought(p)) for p in packets)
+    assert (made.cause_run_ns[1:] >= made.cause_run_ns[:-1]).all()
+    assert flat(run(cfg, rows, 7, True)) == flat(run(cfg, rows))
