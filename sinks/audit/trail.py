@@ -32,7 +32,7 @@ def to_trail(topic: str, rows: Rows, run_id: str) -> Rows:
         columns |= {name: rows[name] for name in _ORDER}
         # an order message has no id of its own: its place in the capture is its identity
         ids = make_ids(
-            "audit/orders", "", *(rows[k] for k in ("run_ns", "capture_id", "capture_pos", "sub", "session"))
+            "audit/orders", run_id, *(rows[k] for k in ("run_ns", "capture_id", "capture_pos", "sub", "session"))
         )
         return Rows.build(
             "audit", n, **columns, id=ids, record=b"order", protocol=rows["protocol"], action=_symbols(rows, "kind")

@@ -137,7 +137,9 @@ class Writer:
         if found.rows is not None:
             self._add(topic, message, found)
         if found.end_ns is not None:
-            self._ends.append([self.target.name, found.run_id, topic, message.partition(), found.source, found.sources, found.end_ns])
+            self._ends.append(
+                [self.target.name, found.run_id, topic, message.partition(), found.source, found.sources, found.end_ns]
+            )
 
     def _add(self, topic: str, message: Any, found: Batch) -> None:
         rows = found.rows

@@ -24,7 +24,7 @@ def page() -> str:
 
 def _model(annotation: Any) -> type[BaseModel]:
     inner = getattr(annotation, "__args__", (annotation,))[0]
-    assert issubclass(inner, BaseModel)
+    assert isinstance(inner, type) and issubclass(inner, BaseModel)
     return inner
 
 

@@ -133,11 +133,11 @@ def topics_command(topic: str | None, config_path: str | None, bootstrap_servers
         return
     loaded = load_config(config_path, bootstrap_servers)
     counts = _message_counts(loaded)
-    rows = []
+    listed: list[list[Any]] = []
     for name in transport.known_topics():
         schema = topics.schema_of(name)
-        rows.append([name, schema.doc, ", ".join(schema.key), schema.encoding, counts.get(name)])
-    show("Topics", ["topic", "one row is", "key", "encoding", "messages"], rows, right=("messages",))
+        listed.append([name, schema.doc, ", ".join(schema.key), schema.encoding, counts.get(name)])
+    show("Topics", ["topic", "one row is", "key", "encoding", "messages"], listed, right=("messages",))
 
 
 def _message_counts(loaded: Config) -> dict[str, int]:
@@ -221,10 +221,10 @@ def _java() -> tuple[str, bool, str]:
 
 
 def _layouts() -> tuple[str, bool, str]:
-    from akbypass.producers.protocols import load_layouts
+    from akbypass.producers import protocols
 
     try:
-        return "layouts", True, ", ".join(sorted(load_layouts()))
+        return "layouts", True, ", ".join(sorted(protocols.builtin().names))
     except AkbypassError as error:
         return "layouts", False, str(error)
 

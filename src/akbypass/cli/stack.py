@@ -104,7 +104,7 @@ def _print(found: Endpoints) -> None:
         try:
             process = psutil.Process(pid)
             memory = process.memory_info().rss // 2**20
-            state = process.status()
+            state = str(process.status())
         except psutil.NoSuchProcess:
             memory, state = 0, "gone"
         rows.append([name, str(pid), state, memory, found.restarts.get(name, 0)])

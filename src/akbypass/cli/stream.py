@@ -125,10 +125,8 @@ def sink(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     config = load_config(config_path, bootstrap_servers, store_url)
     bootstrap, url = bootstrap_of(config), store_url_of(config)
-    targets = {"clickhouse": clickhouse_target, "audit": lambda _: audit_target()}
-    writers = [
-        Writer(config, bootstrap, store_client.connect(config, url), targets[n](config), member) for n in names or SINKS
-    ]
+    targets = {"clickhouse": clickhouse_target(config), "audit": audit_target()}
+    writers = [Writer(config, bootstrap, store_client.connect(config, url), targets[n], member) for n in names or SINKS]
     failures: list[BaseException] = []
 
     def run(writer: Any) -> None:
@@ -139,8 +137,13 @@ def sink(
             raise
 
     threads = [threading.Thread(target=run, args=(w,), name=w.target.name, daemon=True) for w in writers]
+
+    def stop(*_: Any) -> None:
+        for writer in writers:
+            writer.stopping = True
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: [setattr(w, "stopping", True) for w in writers])
+        signal.signal(number, stop)
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads) and not failures:

@@ -136,17 +136,17 @@ class Stack:
         points.bootstrap_servers = self.config.kafka.bootstrap_servers
         if not points.bootstrap_servers:
             tell("starting Apache Kafka")
-            broker = KafkaServer(self.places.kafka)
+            broker = KafkaServer(self.places.kafka, retention_hours=self.config.retention.topics_hours)
             self._servers.append(broker)
             points.bootstrap_servers = broker.start()
-            points.pids["kafka"] = broker.pid
+            points.pids["kafka"] = broker.pid or 0
         points.store_url = self.config.clickhouse.url
         if not points.store_url:
             tell("starting the ClickHouse store")
             store = StoreServer(self.places.store)
             self._servers.append(store)
             points.store_url = store.start()
-            points.pids["store"] = store.pid
+            points.pids["store"] = store.pid or 0
         tell("preparing topics and tables")
         names = [t.name for t in all_topologies()]
         transport.declare_topics(self.config, points.bootstrap_servers, transport.known_topics(), names)

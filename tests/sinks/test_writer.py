@@ -1,0 +1,177 @@
+"""Sinks on a real broker and a real store: every row once, whatever is repeated, killed or poisoned."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from akbypass import store_client, topics, transport
+from akbypass.batch import Message
+from akbypass.config import ClickHouse, Config, Kafka
+from akbypass.rows import Rows, address_bytes
+from akbypass.sinks.audit.trail import audit_target, to_trail
+from akbypass.sinks.clickhouse.migrate import migrate
+from akbypass.sinks.clickhouse.writer import Writer, clickhouse_target
+from akbypass.transport import Publisher, RunWriter
+from tests.backends import Broker, Store
+
+pytestmark = pytest.mark.services
+MARCH_NS = 1_772_000_000_000_000_000
+MONTH_NS = 31 * 86_400 * 10**9
+
+
+@dataclass
+class Place:
+    """A pipeline end of its own: configuration, broker, store client."""
+
+    config: Config
+    bootstrap: str
+    url: str
+    client: Any
+
+    def writer(self, **chosen: Any) -> Writer:
+        """A sink of its own client."""
+        return Writer(self.config, self.bootstrap, store_client.connect(self.config, self.url), **chosen)
+
+    def ask(self, sql: str) -> Any:
+        """First value of a query."""
+        return self.client.query(sql).result_rows[0][0]
+
+
+@pytest.fixture
+def place(kafka_server: Broker, store_server: Store) -> Iterator[Place]:
+    """Topics and database of one test."""
+    name = f"s{secrets.token_hex(4)}"
+    config = Config(kafka=Kafka(prefix=f"{name}."), clickhouse=ClickHouse(database=name))
+    transport.declare_topics(config, kafka_server.bootstrap_servers, transport.known_topics(), [])
+    with store_client.connect(config, store_server.url, database="") as client:
+        assert migrate(client, name) > 0
+        assert migrate(client, name) == 0
+    with store_client.connect(config, store_server.url) as client:
+        yield Place(config, kafka_server.bootstrap_servers, store_server.url, client)
+
+
+def latency(n: int, start: int = 0) -> Rows:
+    """Latency rows of four venues, half of them a month later."""
+    i = np.arange(start, start + n)
+    return Rows.build(
+        "latency", n, run_ns=MARCH_NS + i * 1000 + (i >= 150) * MONTH_NS, capture_pos=i, value_ns=i * 10,
+        id=np.array([b"%016x" % k for k in i]), venue=np.array([b"V%d" % (k % 4) for k in i]), session=b"",
+    )  # fmt: skip
+
+
+def running(writer: Writer, until: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Run a writer until a condition holds, then stop it in order."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            writer.run()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    deadline = time.monotonic() + timeout_s
+    while not until() and not failures and time.monotonic() < deadline:
+        time.sleep(0.1)
+    held = until()
+    writer.stopping = True
+    thread.join(60)
+    assert not failures, failures
+    assert held
+
+
+def test_rows_of_a_repeated_source_are_stored_once(place: Place) -> None:
+    """A source that was killed says everything again with other cuts; a new sink without offsets reads all again."""
+    publisher = Publisher(place.config, place.bootstrap)
+    RunWriter(publisher, "r1", 0, 1).write({"latency": latency(200)}, 0, None)
+    RunWriter(publisher, "r1", 0, 1).write({"latency": latency(260)}, 0, 5, ending=["latency"])
+    publisher.flush()
+
+    def complete() -> bool:
+        return bool(place.ask("SELECT count() FROM run_ends") == 4)
+
+    first = place.writer(target=clickhouse_target(place.config))
+    running(first, complete)
+    assert (first.rows_written, first.repeats) == (260, 200)
+    assert place.ask("SELECT count() FROM latency") == 260  # without FINAL: nothing was inserted twice
+    assert place.ask("SELECT sum(value_ns) FROM latency") == sum(range(260)) * 10
+
+    target = clickhouse_target(place.config)
+    renamed = type(target)("clickhouse2", target.tables, target.convert)  # another group: no committed offsets
+    second = place.writer(target=renamed)
+    running(second, lambda: place.ask("SELECT uniqExact(sink) FROM run_ends") == 2)
+    assert second.rows_written == 0
+    assert place.ask("SELECT count() FROM latency") == 260
+
+
+def test_poison_goes_to_rejected_and_the_stream_goes_on(place: Place) -> None:
+    """Bytes that are no message become a rejected row with topic, partition and offset."""
+    publisher = Publisher(place.config, place.bootstrap)
+    full = topics.full_name(place.config.kafka.prefix, "latency")
+    publisher.send(full, 2, Message(None, b"\x00poison", [], 0))
+    RunWriter(publisher, "r1", 0, 1).write({"latency": latency(8)}, 0, None)
+    publisher.flush()
+    writer = place.writer(target=clickhouse_target(place.config))
+    running(writer, lambda: place.ask("SELECT count() FROM latency") == 8)
+    found = place.client.query("SELECT topic, partition, offset, reason, hex(bytes) FROM rejected").result_rows
+    assert found == [("latency", 2, 0, "not_a_batch", b"\x00poison".hex().upper())]
+    assert writer.rejected == 1
+
+
+def test_copies_in_all_partitions_are_stored_once(place: Place) -> None:
+    """captures rows go to every partition; the store has each once."""
+    publisher = Publisher(place.config, place.bootstrap)
+    rows = Rows.build("captures", 3, run_ns=MARCH_NS + np.arange(3), id=np.array([b"a", b"b", b"c"]), source=["x"] * 3)
+    RunWriter(publisher, "r1", 0, 1).write({"captures": rows}, 0, 9, ending=["captures"])
+    publisher.flush()
+    running(
+        place.writer(target=clickhouse_target(place.config)), lambda: place.ask("SELECT count() FROM run_ends") == 1
+    )
+    assert place.ask("SELECT count() FROM captures") == 3
+
+
+def test_revisions_replace_each_other(place: Place) -> None:
+    """A gap that is opened and later settled counts once, as settled."""
+    publisher, writer = Publisher(place.config, place.bootstrap), None
+    for revision, fate in enumerate(("open", "lost")):
+        rows = Rows.build(
+            "feed_gaps", 1, run_ns=MARCH_NS + revision, id=b"g", revision=revision, feed=b"F", line=b"A",
+            fate=Rows.empty("feed_gaps").schema.code("fate", fate),
+        )  # fmt: skip
+        RunWriter(publisher, "r1", 0, 1).write({"feed_gaps": rows}, 0, None)
+    publisher.flush()
+    writer = place.writer(target=clickhouse_target(place.config))
+    running(writer, lambda: place.ask("SELECT count() FROM feed_gaps") >= 1 and writer.rows_written == 2)
+    assert place.client.query("SELECT id, fate FROM feed_gaps FINAL").result_rows == [("g", "lost")]
+
+
+def test_audit_trail_has_orders_and_verdicts(place: Place) -> None:
+    """The trail has a line per order message and per verdict, with time, addresses, protocol, action, rule, order."""
+    kinds = Rows.empty("orders").schema
+    order = Rows.build(
+        "orders", 1, run_ns=MARCH_NS, session=b"XNAS/C/V", kind=kinds.code("kind", "new"), cl_ord_id=b"ord1", protocol=b"FIX.4.2",
+        src_ip=np.frombuffer(address_bytes("10.0.0.1"), "V16"), dst_ip=np.frombuffer(address_bytes("198.51.100.10"), "V16"),
+        ts_capture_ns=MARCH_NS, dst_port=np.array([4001]), price_nanos=np.array([10_500_000_000]),
+    )  # fmt: skip
+    verdict = Rows.build(
+        "verdicts", 1, run_ns=MARCH_NS + 1, id=b"v1", rule=b"Block", action=4, protocol=np.array([6]), rule_version=b"x"
+    )  # fmt: skip
+    publisher = Publisher(place.config, place.bootstrap)
+    RunWriter(publisher, "r1", 0, 1).write({"orders": order, "verdicts": verdict}, 0, None)
+    publisher.flush()
+    running(place.writer(target=audit_target()), lambda: place.ask("SELECT count() FROM audit") == 2)
+    sql = "SELECT record, toString(dst_ip), dst_port, protocol, action, rule, cl_ord_id, price_nanos FROM audit ORDER BY run_ns"
+    assert place.client.query(sql).result_rows == [
+        ("order", "::ffff:198.51.100.10", 4001, "FIX.4.2", "new", None, "ord1", 10_500_000_000),
+        ("verdict", "::", 0, "TCP", "BLOCK", "Block", None, None),
+    ]
+    assert to_trail("orders", order, "r1")["id"] != to_trail("orders", order, "r2")["id"]
