@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from akbypass.cli.common import console, show
@@ -100,4 +103,12 @@ def suggest(found: Mapping[str, list[dict[str, Any]]]) -> None:
     fitting = [sql for name, sql in asks if found.get(name)] + [sql for name, sql in asks if not found.get(name)]
     console.print("\n[bold]Ask it yourself[/]")
     for sql in fitting[:3]:
-        console.print(f'  akbypass query "{sql}"', soft_wrap=True, markup=False)
+        console.print(f'  {_program()} query "{sql}"', soft_wrap=True, markup=False)
+
+
+def _program() -> str:
+    """How this user can call us: by name when it is on the path, else by the path of this environment."""
+    if shutil.which("akbypass"):
+        return "akbypass"
+    own = Path(sys.executable).with_name("akbypass")
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
