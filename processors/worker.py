@@ -169,12 +169,14 @@ class TopologyWorker:
         loaded = {n: _Partition(self, n) for n in wanted}
         for partition in loaded.values():
             await loop.run_in_executor(None, partition.load)
-        for tp in sorted(consumer.assignment()):
-            topic = self._names.get(tp.topic)
-            if topic is None:
-                continue
-            offset = loaded[tp.partition].progress.next_offset.get(topic, 0)
-            position = TP(tp.topic, tp.partition)
+        places = [TP(tp.topic, tp.partition) for tp in sorted(consumer.assignment()) if tp.topic in self._names]
+        earliest = await consumer.earliest_offsets(*places) if places else {}
+        for position in places:
+            topic, progress = self._names[position.topic], loaded[position.partition].progress
+            lost = progress.begin(topic, earliest[position])
+            if lost:
+                log.error("%s[%d]: retention took %d messages that were not read", topic, position.partition, lost)
+            offset = progress.next_offset[topic]
             await consumer.seek(position, offset)
             # Faust compares acknowledged offsets with these; without them it would wait for what we do not read again
             consumer._read_offset[position] = offset or None

@@ -16,6 +16,10 @@ from akbypass.order import END_NS, START_NS
 from akbypass.topology import TopologyPartition
 
 
+class LostMessagesError(RuntimeError):
+    """Messages are missing in the middle of a topic."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     offset: int
@@ -34,15 +38,21 @@ class Progress:
 
     partition: TopologyPartition
     next_offset: dict[str, int] = field(default_factory=dict)  # per topic, first offset that is not done
-    seen_offset: dict[str, int] = field(default_factory=dict)  # per topic, last offset taken
+    wanted_offset: dict[str, int] = field(default_factory=dict)  # per topic, the offset that must come next
     spoken: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # run → topic → what done messages said
     _open: dict[str, deque[_Entry]] = field(default_factory=dict)
 
     def take(self, topic: str, offset: int, batch: Batch | None, token: Any) -> bool:
-        """Take one message; returns False for an offset that was taken before. `batch` is None for a rejected one."""
-        if offset <= self.seen_offset.get(topic, -1) or offset < self.next_offset.get(topic, 0):
+        """Take one message; returns False for an offset that was taken before. `batch` is None for a rejected one.
+
+        Raises LostMessagesError when messages are missing before it: our topics have no holes, so that is a fault.
+        """
+        wanted = self.wanted_offset.get(topic, self.next_offset.get(topic, 0))
+        if offset < wanted:
             return False
-        self.seen_offset[topic] = offset
+        if offset > wanted:
+            raise LostMessagesError(f"{topic}: expected offset {wanted}, found {offset}")
+        self.wanted_offset[topic] = offset + 1
         if batch is None:
             entry = _Entry(offset, "", 0, 1, START_NS, None, None, token)
         else:
@@ -56,6 +66,13 @@ class Progress:
             )  # fmt: skip
         self._open.setdefault(topic, deque()).append(entry)
         return True
+
+    def begin(self, topic: str, earliest_offset: int) -> int:
+        """Say where reading starts, not before the log does; returns how many messages retention took away."""
+        wanted = self.next_offset.get(topic, 0)
+        lost = max(0, earliest_offset - wanted) if topic in self.next_offset else 0
+        self.next_offset[topic] = self.wanted_offset[topic] = max(wanted, earliest_offset)
+        return lost
 
     def settle(self) -> list[Any]:
         """Move offsets over the messages that are done and return their tokens, to be acknowledged after the save."""

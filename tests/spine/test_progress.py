@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akbypass import checkpoint
 from akbypass.batch import Batch
 from akbypass.config import Config
-from akbypass.progress import Progress
+from akbypass.progress import LostMessagesError, Progress
 from akbypass.rows import Array, Rows
 from akbypass.topology import Topology, TopologyPartition
 
@@ -126,3 +127,15 @@ def test_repeated_offsets_are_ignored() -> None:
     message = messages()[0]
     assert progress.take(*message, None)
     assert not progress.take(*message, None)
+
+
+def test_a_hole_in_the_offsets_is_a_fault() -> None:
+    """A message that is not the next one stops the reader; what retention took is counted at the start."""
+    progress = Progress(TopologyPartition(TOY, Config(), 0))
+    queue = messages()
+    progress.take(*queue[0], None)
+    with pytest.raises(LostMessagesError, match="packets: expected offset 1, found 2"):
+        progress.take(*queue[4], None)
+    late = Progress(TopologyPartition(TOY, Config(), 0), next_offset={"packets": 3})
+    assert (late.begin("packets", 5), late.begin("orders", 7)) == (2, 0)
+    assert late.next_offset == {"packets": 5, "orders": 7}
