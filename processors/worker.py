@@ -31,11 +31,12 @@ from akbypass.transport import Publisher, RunWriter
 
 log = logging.getLogger("akbypass.worker")
 
-ADVANCE_S = 0.02  # how long rows may wait for company before the cores step
+ADVANCE_S = 0.1  # how long rows may wait for company before the cores step
 CHECKPOINT_S = 2.0  # how often state is saved
 PENDING_ROWS_MAX = 400_000  # rows of one input that may wait for the others before the input is paused
 BUFFER_MESSAGES = 16  # messages that Faust holds per stream; ours are up to 768 KiB each
-FETCH_BYTES = 4 * 1024 * 1024
+MARK_S = 0.1  # how long a watermark without rows may wait
+FETCH_BYTES = 2 * 1024 * 1024  # of one partition at once; messages are smaller
 
 
 @contextmanager
@@ -241,6 +242,8 @@ class TopologyWorker:
         for partition in self.partitions.values():
             for emission in partition.progress.partition.advance():
                 self._publish(partition, emission)
+            for writer in partition.writers.values():
+                writer.mark()
         resumed = {
             tp
             for tp in self.paused
@@ -257,7 +260,7 @@ class TopologyWorker:
         if writer is None:
             count = self.config.kafka.partitions
             writer = partition.writers[emission.run_id] = RunWriter(
-                self.publisher, emission.run_id, partition.number, count
+                self.publisher, emission.run_id, partition.number, count, MARK_S
             )
         writer.write(
             emission.rows, emission.watermark_ns, emission.end_ns, marked=self.marked, ending=self.topology.outputs

@@ -35,6 +35,22 @@ NULL_INT64 = int(np.iinfo(np.int64).min)  # unknown, in a nullable long or times
 NULL_INT32 = int(np.iinfo(np.int32).min)  # unknown, in a nullable int column
 
 
+_NUMPY = {
+    "timestamp": "i8", "long": "i8", "int": "i4", "double": "f8", "boolean": "?", "enum": "i1", "ip": "V16",
+    "text": "O", "bytes": "O", "list": "O",
+}  # fmt: skip
+_ARROW = {
+    "timestamp": pa.timestamp("ns", "UTC"), "long": pa.int64(), "int": pa.int32(), "double": pa.float64(),
+    "boolean": pa.bool_(), "string": pa.utf8(), "text": pa.utf8(), "enum": pa.dictionary(pa.int8(), pa.utf8()),
+    "ip": pa.binary(16), "bytes": pa.binary(), "list": pa.list_(pa.utf8()),
+}  # fmt: skip
+
+
+@functools.cache
+def _dtype(kind: str, width: int) -> np.dtype[Any]:
+    return np.dtype(f"S{width}" if kind == "string" else _NUMPY[kind])
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One field of a row type, with its type in each representation.
@@ -54,23 +70,12 @@ class Column:
     @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy type of the column inside a core."""
-        if self.kind == "string":
-            return np.dtype(f"S{self.width}")
-        return np.dtype(
-            {
-                "timestamp": "i8", "long": "i8", "int": "i4", "double": "f8", "boolean": "?",
-                "enum": "i1", "ip": "V16", "text": "O", "bytes": "O", "list": "O",
-            }[self.kind]
-        )  # fmt: skip
+        return _dtype(self.kind, self.width)
 
     @property
     def arrow(self) -> pa.DataType:
         """Arrow type of the column on the wire."""
-        return {
-            "timestamp": pa.timestamp("ns", "UTC"), "long": pa.int64(), "int": pa.int32(), "double": pa.float64(),
-            "boolean": pa.bool_(), "string": pa.utf8(), "text": pa.utf8(), "enum": pa.dictionary(pa.int8(), pa.utf8()),
-            "ip": pa.binary(16), "bytes": pa.binary(), "list": pa.list_(pa.utf8()),
-        }[self.kind]  # fmt: skip
+        return _ARROW[self.kind]
 
     @property
     def clickhouse(self) -> str:

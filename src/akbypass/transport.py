@@ -145,12 +145,19 @@ class Publisher:
 
 
 class RunWriter:
-    """Writes one source's rows of one run: splits them over partitions and says everywhere how far it has spoken."""
+    """Writes one source's rows of one run: splits them over partitions and says everywhere how far it has spoken.
 
-    def __init__(self, publisher: Publisher, run_id: str, source: int, sources: int) -> None:
+    Rows go out at once. A watermark without rows costs every reader as much as a batch, so those wait up to `mark_s`
+    for rows to travel with; call `mark` now and then while nothing is written.
+    """
+
+    def __init__(self, publisher: Publisher, run_id: str, source: int, sources: int, mark_s: float = 0.0) -> None:
         self.publisher, self.run_id, self.source, self.sources = publisher, run_id, source, sources
-        self.sequence = Counter[tuple[str, int]]()
+        self.mark_s = mark_s
         self.rows_sent = Counter[str]()
+        self._sequence = Counter[tuple[str, int]]()
+        self._unmarked: dict[tuple[str, int], int] = {}  # (topic, partition) → watermark that has not been told
+        self._marked_s = time.monotonic()
 
     def write(
         self,
@@ -162,22 +169,39 @@ class RunWriter:
         ending: Sequence[str] = (),
     ) -> None:
         """Send rows by topic; `marked` topics get the watermark in every partition, `ending` ones the end marker."""
+        partitions = self.publisher.config.kafka.partitions
+        for topic in sorted({*rows, *marked, *(ending if end_ns is not None else ())}):
+            parts = topics.split(rows[topic], partitions) if topic in rows else {}
+            ends = end_ns if topic in ending else None
+            for partition in range(partitions):
+                if partition in parts or ends is not None:
+                    told = watermark_ns if topic in marked else START_NS
+                    self._send(topic, partition, parts.get(partition), told, ends)
+                elif topic in marked:
+                    self._unmarked[topic, partition] = watermark_ns
+        self.mark()
+
+    def mark(self) -> None:
+        """Tell the watermarks that have waited long enough."""
+        now_s = time.monotonic()
+        if not self._unmarked or now_s - self._marked_s < self.mark_s:
+            return
+        self._marked_s = now_s
+        for (topic, partition), watermark_ns in list(self._unmarked.items()):
+            self._send(topic, partition, None, watermark_ns, None)
+
+    def _send(self, topic: str, partition: int, rows: Rows | None, watermark_ns: int, end_ns: int | None) -> None:
         kafka = self.publisher.config.kafka
-        at_end = set(ending) if end_ns is not None else set()
-        for topic in sorted({*rows, *marked, *at_end}):
-            parts = topics.split(rows[topic], kafka.partitions) if topic in rows else {}
-            spoken = range(kafka.partitions) if topic in marked or topic in at_end else sorted(parts)
-            full = topics.full_name(kafka.prefix, topic)
-            for partition in spoken:
-                made = Batch(
-                    topic, self.run_id, self.source, self.sources, parts.get(partition),
-                    watermark_ns if topic in marked else START_NS, end_ns if topic in at_end else None,
-                    self.sequence[topic, partition], time.time_ns(),
-                )  # fmt: skip
-                for message in batch.encode(made, kafka.batch_rows_max, kafka.batch_bytes_max):
-                    self.publisher.send(full, partition, message)
-                    self.sequence[topic, partition] += 1
-                    self.rows_sent[topic] += message.rows
+        made = Batch(
+            topic, self.run_id, self.source, self.sources, rows, watermark_ns, end_ns, self._sequence[topic, partition],
+            time.time_ns(),
+        )  # fmt: skip
+        full = topics.full_name(kafka.prefix, topic)
+        for message in batch.encode(made, kafka.batch_rows_max, kafka.batch_bytes_max):
+            self.publisher.send(full, partition, message)
+            self._sequence[topic, partition] += 1
+            self.rows_sent[topic] += message.rows
+        self._unmarked.pop((topic, partition), None)
 
 
 def read_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -141,21 +142,29 @@ def _edge(config: Any, capture: Path) -> Any:
 
 def _packets(day: Any) -> int:
     """Packets of a simulated day, from its truth."""
-    return int(orjson.loads(Path(day.truth).read_bytes())["meta"]["packets"])
+    return int(orjson.loads(Path(day.truth).read_bytes())["packets"])
 
 
 def _command(arguments: list[str]) -> Cost:
     """Run one of our commands to its end and return what it used."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "akbypass.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )  # fmt: skip
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise ServiceError(f"akbypass {arguments[0]} ended with code {process.returncode}: {said.decode()[-1000:]}")
-    return Cost(arguments[0], usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "akbypass.cli", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        memory_mib, ended = 0.0, 0
+        while not ended:
+            with contextlib.suppress(
+                OSError, StopIteration
+            ):  # its own peak; ru_maxrss would count the process it came from
+                memory_mib = max(memory_mib, _peak_mib(process.pid))
+            time.sleep(0.02)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            said.seek(0)
+            raise ServiceError(
+                f"akbypass {arguments[0]} ended with code {process.returncode}: {said.read().decode()[-1000:]}"
+            )
+    return Cost(arguments[0], usage.ru_utime + usage.ru_stime, memory_mib)
 
 
 def _cpu_s(pid: int) -> float:
