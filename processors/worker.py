@@ -11,17 +11,19 @@ import asyncio
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import faust
 import numpy as np
+import orjson
 from faust.types import TP
 
 from akbypass import batch, topics
-from akbypass.batch import BatchError
-from akbypass.checkpoint import CheckpointStore, pack
+from akbypass.batch import Batch, BatchError
+from akbypass.checkpoint import CheckpointStore, pack, save_all
 from akbypass.config import Config
 from akbypass.order import make_id
 from akbypass.progress import Progress
@@ -31,12 +33,14 @@ from akbypass.transport import Publisher, RunWriter
 
 log = logging.getLogger("akbypass.worker")
 
-ADVANCE_S = 0.1  # how long rows may wait for company before the cores step
-CHECKPOINT_S = 2.0  # how often state is saved
+ADVANCE_S = 0.05  # how long rows may wait for company before the cores step
+ADVANCE_S_MAX = 0.5  # the same when a step takes long: larger steps cost less a row
+CHECKPOINT_S = 3.0  # how often state is saved
 PENDING_ROWS_MAX = 400_000  # rows of one input that may wait for the others before the input is paused
-BUFFER_MESSAGES = 16  # messages that Faust holds per stream; ours are up to 768 KiB each
+BUFFER_MESSAGES = 4  # messages that Faust holds per stream; ours are up to 768 KiB each
 MARK_S = 0.1  # how long a watermark without rows may wait
-FETCH_BYTES = 2 * 1024 * 1024  # of one partition at once; messages are smaller
+DECODED_MAX = 24  # decoded messages that wait for a second topology
+FETCH_BYTES = 1024 * 1024  # of one partition at once; messages are smaller
 
 
 @contextmanager
@@ -48,6 +52,29 @@ def _fatal(name: str) -> Iterator[None]:
         log.exception("%s failed; the worker ends and starts again from its checkpoint", name)
         logging.shutdown()
         os._exit(1)
+
+
+class _Decoded:
+    """Messages that were decoded lately, for the other topologies of this process that read the same topic."""
+
+    def __init__(self, topologies: tuple[Topology, ...]) -> None:
+        readers = Counter(topic for t in topologies for topic in t.inputs)
+        self._shared = {topic for topic, count in readers.items() if count > 1}
+        self._kept: dict[tuple[str, int, int], Batch] = {}
+
+    def get(self, topic: str, message: Any, value: bytes | None) -> Batch:
+        """Decode a message, or hand out what another topology decoded; rows are never changed. Raises BatchError."""
+        place = (topic, message.partition, message.offset)
+        found = self._kept.pop(place, None)
+        if found is None:
+            headers = message.headers
+            listed = list(headers.items()) if isinstance(headers, dict) else headers
+            found = batch.decode(topic, value, listed)
+            if topic in self._shared:
+                self._kept[place] = found
+            while len(self._kept) > DECODED_MAX:
+                del self._kept[next(iter(self._kept))]
+        return found
 
 
 class _Partition:
@@ -81,14 +108,16 @@ class TopologyWorker:
         publisher: Publisher,
         member: str,
         marked: frozenset[str],
+        decoded: _Decoded,
     ) -> None:
         self.topology, self.config, self.bootstrap, self.publisher = topology, config, bootstrap, publisher
+        self.decoded = decoded
         self.marked = [t for t in topology.outputs if t in marked]
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
         self.rejected = 0
         self._names = {topics.full_name(config.kafka.prefix, t): t for t in topology.inputs}
-        self._advanced_s = 0.0
+        self._due_s = 0.0
         self._generation = 0
         self._saving = asyncio.Lock()
         self.app = self._make_app(member)
@@ -127,7 +156,7 @@ class TopologyWorker:
             while not app.should_stop:
                 await asyncio.sleep(ADVANCE_S)
                 with _fatal(self.topology.name):
-                    self._advance()
+                    self._advance_when_due()
 
         @app.task
         async def checkpoint() -> None:
@@ -196,9 +225,8 @@ class TopologyWorker:
         if partition is None:
             return  # of an assignment that is gone; it is read again by its new owner
         topic = self._names[message.topic]
-        headers = list(message.headers.items()) if isinstance(message.headers, dict) else message.headers
         try:
-            found = batch.decode(topic, event.value, headers)
+            found = self.decoded.get(topic, message, event.value)
         except BatchError as error:
             found = None
             self._reject(topic, message, event.value, str(error))
@@ -207,9 +235,8 @@ class TopologyWorker:
         if not fresh:
             return
         self._hold_back(topic, message, partition)
-        if time.monotonic() - self._advanced_s > ADVANCE_S:
-            self._advance()
-            await asyncio.sleep(0)
+        self._advance_when_due()
+        await asyncio.sleep(0)
 
     def _reject(self, topic: str, message: Any, value: bytes | None, reason: str) -> None:
         """Write a poison message to `rejected`; it belongs to no run, so it gets one of its own by its place."""
@@ -238,6 +265,13 @@ class TopologyWorker:
 
     # -- output ----------------------------------------------------------------------------------------------------
 
+    def _advance_when_due(self) -> None:
+        started_s = time.monotonic()
+        if started_s >= self._due_s:
+            self._advance()
+            ended_s = time.monotonic()
+            self._due_s = ended_s + min(ADVANCE_S_MAX, max(ADVANCE_S, 4 * (ended_s - started_s)))
+
     def _advance(self) -> None:
         for partition in self.partitions.values():
             for emission in partition.progress.partition.advance():
@@ -253,7 +287,6 @@ class TopologyWorker:
         if resumed:
             self.app.consumer.resume_partitions(resumed)
             self.paused -= resumed
-        self._advanced_s = time.monotonic()
 
     def _publish(self, partition: _Partition, emission: Emission) -> None:
         writer = partition.writers.get(emission.run_id)
@@ -277,20 +310,28 @@ class TopologyWorker:
 
     async def _save(self) -> None:
         loop, generation = asyncio.get_running_loop(), self._generation
-        for partition in list(self.partitions.values()):
+        states, settled = [], []
+        for partition in self.partitions.values():
             progress = partition.progress
             tokens = progress.settle()
             if not tokens and progress.next_offset == partition.saved:
                 continue
             arrays, released = progress.partition.snapshot()
-            meta, offsets = progress.meta(released), dict(progress.next_offset)
-            data = pack(arrays)
-            await loop.run_in_executor(None, partition.store.save, data, meta)
-            if generation != self._generation:
-                return  # assigned anew meanwhile; the new owner reads from the checkpoint
+            states.append((partition.store, pack(arrays), orjson.dumps(progress.meta(released))))
+            settled.append((partition, tokens, dict(progress.next_offset)))
+        if not states:
+            return
+        await loop.run_in_executor(None, _save_states, self.publisher, states)
+        if generation != self._generation:
+            return  # assigned anew meanwhile; the new owner reads from the checkpoint
+        for partition, tokens, offsets in settled:
             partition.saved = offsets
             for event in tokens:
                 event.ack()
+
+
+def _save_states(publisher: Publisher, states: list[tuple[CheckpointStore, bytes, bytes]]) -> None:
+    save_all(publisher, [(store, data, orjson.loads(meta)) for store, data, meta in states])
 
 
 def run_worker(
@@ -298,7 +339,8 @@ def run_worker(
 ) -> None:
     """Run topologies until SIGTERM or SIGINT; any failure ends the process with code 1, to be started anew."""
     publisher = Publisher(config, bootstrap)
-    workers = [TopologyWorker(t, config, bootstrap, publisher, member, marked) for t in topologies]
+    decoded = _Decoded(topologies)
+    workers = [TopologyWorker(t, config, bootstrap, publisher, member, marked, decoded) for t in topologies]
     first, *rest = [w.app for w in workers]
     for app in (first, *rest):
         app.finalize()

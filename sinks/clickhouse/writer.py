@@ -84,7 +84,7 @@ class Writer:
                 "max.poll.interval.ms": int(RETRIES_S * 1000) + 60_000,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "queued.max.messages.kbytes": 32 * 1024,
+                "queued.max.messages.kbytes": 8 * 1024,
                 "fetch.message.max.bytes": 1024 * 1024,
             }
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,20 +98,46 @@ class CheckpointStore:
 
     def save(self, data: bytes, meta: Mapping[str, Any]) -> None:
         """Write one state durably; when it returns, input offsets up to `meta` may be acknowledged."""
-        self.publisher.flush()  # what the state has said must be on the broker before the state says so
-        prefix = f"{self.partition}/{self._owner}/{self.slot}/".encode()
-        chunks = [data[i : i + CHUNK_BYTES_MAX] for i in range(0, len(data), CHUNK_BYTES_MAX)]
-        for i, chunk in enumerate(chunks):
-            self.publisher.produce(self.topic, self.partition, chunk, prefix + b"%d" % i, [])
-        self.publisher.flush()
+        save_all(self.publisher, [(self, data, meta)])
+
+    def write_chunks(self, data: bytes) -> dict[str, Any]:
+        """Queue the chunks of a state into the free slot; returns what a manifest says of them."""
+        count = 0
+        for start in range(0, len(data), CHUNK_BYTES_MAX):
+            key = f"{self._prefix}{count}".encode()
+            self.publisher.produce(self.topic, self.partition, data[start : start + CHUNK_BYTES_MAX], key, [])
+            count += 1
+        return {"chunks": count, "hash": hashlib.blake2b(data, digest_size=16).hexdigest()}
+
+    def write_manifest(self, chunks: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        """Queue the manifest of chunks that are durable, and change slots."""
         self.sequence += 1
         manifest = {
-            "format": FORMAT, "version": self.version, "epoch": self.epoch, "owner": self._owner, "sequence": self.sequence, "slot": self.slot,
-            "chunks": len(chunks), "hash": hashlib.blake2b(data, digest_size=16).hexdigest(), "meta": dict(meta),
+            "format": FORMAT, "version": self.version, "epoch": self.epoch, "owner": self._owner,
+            "sequence": self.sequence, "slot": self.slot, **chunks, "meta": dict(meta),
         }  # fmt: skip
-        self.publisher.produce(self.topic, self.partition, orjson.dumps(manifest), prefix + b"manifest", [])
-        self.publisher.flush()
+        key = f"{self._prefix}manifest".encode()
+        self.publisher.produce(self.topic, self.partition, orjson.dumps(manifest), key, [])
         self.slot = 1 - self.slot
-        for key in self._stale:  # earlier epochs are not needed once this one has a manifest
+
+    def forget_stale(self) -> None:
+        """Delete what earlier epochs left; not before this one has a durable manifest."""
+        for key in self._stale:
             self.publisher.produce(self.topic, self.partition, None, key, [])
         self._stale = []
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.partition}/{self._owner}/{self.slot}/"
+
+
+def save_all(publisher: Publisher, states: Sequence[tuple[CheckpointStore, bytes, Mapping[str, Any]]]) -> None:
+    """Write the states of several partitions durably, with one wait for each of: what they said, chunks, manifests."""
+    publisher.flush()  # what the states have said must be on the broker before the states say so
+    chunks = [store.write_chunks(data) for store, data, _ in states]
+    publisher.flush()
+    for (store, _, meta), written in zip(states, chunks, strict=True):
+        store.write_manifest(written, meta)
+    publisher.flush()
+    for store, _, _ in states:
+        store.forget_stale()

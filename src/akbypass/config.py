@@ -208,7 +208,7 @@ class Kafka(Part):
     batch_rows_max: int = Field(4_096, ge=1, le=4_096, description="Rows in one message.")
     batch_bytes_max: int = Field(768 * 1024, ge=4_096, le=768 * 1024, description="Bytes in one message.")
     queue_bytes_max: int = Field(
-        128 * 1024 * 1024, ge=1 << 20, description="Bytes that wait in a producer before it blocks."
+        32 * 1024 * 1024, ge=1 << 20, description="Bytes that wait in a producer before it blocks."
     )
     options: dict[str, str] = Field(
         default_factory=dict, description="Further librdkafka options, as security.protocol."
@@ -229,8 +229,8 @@ class Store(Part):
     """What is written to the store."""
 
     raw: bool = Field(False, description="Also store packets, feed_frames and market_data rows.")
-    rows_max: int = Field(200_000, ge=1, description="Rows in one insert.")
-    bytes_max: int = Field(64 * 1024 * 1024, ge=1 << 16, description="Bytes that a table buffers before it is written.")
+    rows_max: int = Field(50_000, ge=1, description="Rows in one insert.")
+    bytes_max: int = Field(16 * 1024 * 1024, ge=1 << 16, description="Bytes that a table buffers before it is written.")
     age_max_ms: int = Field(500, ge=1, description="How long a row waits for company before it is written; ms.")
 
 

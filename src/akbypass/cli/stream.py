@@ -25,6 +25,7 @@ from akbypass.cli.common import (
 )
 from akbypass.cli.progress import EdgeProgress
 from akbypass.errors import EXIT_DAMAGED, ConfigError
+from akbypass.local.memory import limit_arenas
 
 SINKS = ("clickhouse", "audit")
 
@@ -102,6 +103,7 @@ def process(names: tuple[str, ...], member: str, config_path: str | None, bootst
     """Run topologies, all of them by default: filtering, security, latency, latency_windows, feed_quality, books, arbitrage."""
     from akbypass.processors.worker import run_worker
 
+    limit_arenas()
     config = load_config(config_path, bootstrap_servers)
     bootstrap = bootstrap_of(config)
     chosen = processors.choose(names)
@@ -122,6 +124,7 @@ def sink(
     from akbypass.sinks.audit.trail import audit_target
     from akbypass.sinks.clickhouse.writer import Writer, clickhouse_target
 
+    limit_arenas()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     config = load_config(config_path, bootstrap_servers, store_url)
     bootstrap, url = bootstrap_of(config), store_url_of(config)

@@ -173,7 +173,7 @@ class KafkaServer:
             )
         )  # fmt: skip
         machine = [
-            java, f"-Xmx{self.heap_mb}m", "-Xms64m", "-Xss512k", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
+            java, f"-Xmx{self.heap_mb}m", "-Xms64m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={LOG4J}", f"-Dakbypass.log={self.logs[1]}",
             "-cp", f"{classpath}/*",
         ]  # fmt: skip
