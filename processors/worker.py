@@ -20,16 +20,17 @@ import faust
 import numpy as np
 import orjson
 from faust.types import TP
+from mode import Service
 
 from akbypass import batch, topics
 from akbypass.batch import Batch, BatchError
-from akbypass.checkpoint import CheckpointStore, pack, save_all
+from akbypass.checkpoint import CheckpointStore, pack, read_checkpoints, save_all
 from akbypass.config import Config
 from akbypass.order import make_id
 from akbypass.progress import Progress
 from akbypass.rows import Rows
 from akbypass.topology import Emission, Topology, TopologyPartition
-from akbypass.transport import Publisher, RunWriter
+from akbypass.transport import Publisher, Record, RunWriter
 
 log = logging.getLogger("akbypass.worker")
 
@@ -40,6 +41,7 @@ PENDING_ROWS_MAX = 400_000  # rows of one input that may wait for the others bef
 BUFFER_MESSAGES = 4  # messages that Faust holds per stream; ours are up to 768 KiB each
 MARK_S = 0.1  # how long a watermark without rows may wait
 DECODED_MAX = 24  # decoded messages that wait for a second topology
+FETCH_WAIT_MS = 50  # how long the broker may hold a fetch that has nothing to bring
 FETCH_BYTES = 1024 * 1024  # of one partition at once; messages are smaller
 
 
@@ -83,15 +85,14 @@ class _Partition:
     def __init__(self, worker: TopologyWorker, number: int) -> None:
         self.number = number
         self.progress = Progress(TopologyPartition(worker.topology, worker.config, number))
-        self.store = CheckpointStore(
-            worker.config, worker.bootstrap, worker.publisher, worker.topology.name, worker.topology.version, number
-        )
+        topology = worker.topology
+        self.store = CheckpointStore(worker.config, worker.publisher, topology.name, topology.version, number)
         self.writers: dict[str, RunWriter] = {}
         self.saved: dict[str, int] = {}
 
-    def load(self) -> None:
+    def load(self, records: list[Record]) -> None:
         """Take the next epoch and the newest state."""
-        found = self.store.load()
+        found = self.store.load(records)
         if found.meta:
             self.progress.restore(found.meta, found.arrays)
             self.saved = dict(self.progress.next_offset)
@@ -183,6 +184,8 @@ class TopologyWorker:
         consumer = app.consumer
         if getattr(consumer, "akbypass_seek", None) is self:
             return
+        # Faust asks for 1.5 s; while one fetch waits for idle partitions, all others of that broker wait with it
+        consumer._thread._ensure_consumer()._fetcher._fetch_max_wait_ms = FETCH_WAIT_MS
         original = consumer.perform_seek
 
         async def perform_seek() -> None:
@@ -197,8 +200,10 @@ class TopologyWorker:
         wanted = sorted({tp.partition for tp in consumer.assignment() if tp.topic in self._names})
         self.partitions = {}
         loaded = {n: _Partition(self, n) for n in wanted}
-        for partition in loaded.values():
-            await loop.run_in_executor(None, partition.load)
+        name = self.topology.name
+        kept = await loop.run_in_executor(None, read_checkpoints, self.config, self.bootstrap, name, wanted)
+        for number, partition in loaded.items():
+            partition.load(kept[number])
         places = [TP(tp.topic, tp.partition) for tp in sorted(consumer.assignment()) if tp.topic in self._names]
         earliest = await consumer.earliest_offsets(*places) if places else {}
         for position in places:
@@ -211,8 +216,8 @@ class TopologyWorker:
             # Faust compares acknowledged offsets with these; without them it would wait for what we do not read again
             consumer._read_offset[position] = offset or None
             consumer._committed_offset[position] = offset or None
-            for kept in (consumer._acked, consumer._acked_index, consumer._gap):
-                kept.pop(position, None)
+            for by_place in (consumer._acked, consumer._acked_index, consumer._gap):
+                by_place.pop(position, None)
         self.partitions = loaded
         self._generation += 1
         log.info("%s: partitions %s from their checkpoints", self.topology.name, wanted)
@@ -334,6 +339,22 @@ def _save_states(publisher: Publisher, states: list[tuple[CheckpointStore, bytes
     save_all(publisher, [(store, data, orjson.loads(meta)) for store, data, meta in states])
 
 
+class _Together(Service):  # type: ignore[misc]  # mode ships no types
+    """Starts and stops apps at the same time; a worker would wait some seconds for each of them in turn."""
+
+    def __init__(self, apps: list[Any]) -> None:
+        self.apps = apps
+        super().__init__()
+
+    async def on_start(self) -> None:
+        """Start all."""
+        await asyncio.gather(*(app.maybe_start() for app in self.apps))
+
+    async def on_stop(self) -> None:
+        """Stop all."""
+        await asyncio.gather(*(app.stop() for app in self.apps))
+
+
 def run_worker(
     topologies: tuple[Topology, ...], config: Config, bootstrap: str, member: str, marked: frozenset[str]
 ) -> None:
@@ -344,5 +365,6 @@ def run_worker(
     first, *rest = [w.app for w in workers]
     for app in (first, *rest):
         app.finalize()
-    worker = faust.Worker(first, *rest, loglevel=os.environ.get("AKBYPASS_LOG", "WARNING"), redirect_stdouts=False)
+    level = os.environ.get("AKBYPASS_LOG", "WARNING")
+    worker = faust.Worker(first, _Together(rest), loglevel=level, redirect_stdouts=False)
     worker.execute_from_commandline()

@@ -17,7 +17,8 @@ a pending cancel or replace leaves its state alone. Orders that have ended are f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -211,8 +212,8 @@ class OrderRequests:
         """Copy the state."""
         text = orjson.dumps(
             [
-                [[*map(_text, name), *astuple(r)] for name, r in self.requests.items()],
-                [[_text(key), *(_text(v) for v in astuple(o)[:-1]), _changes(o)] for key, o in self.orders.items()],
+                [[*map(_text, name), *_request_values(r)] for name, r in self.requests.items()],
+                [[_text(key), *(_text(v) for v in _order_values(o)), _changes(o)] for key, o in self.orders.items()],
                 [_text(key) for key in self.ended],
                 [[*map(_text, name), _text(key)] for name, key in self.aliases.items()],
                 self.counters,
@@ -230,6 +231,11 @@ class OrderRequests:
             order.changes = {_bytes(name): (price, quantity) for name, price, quantity in changes}
         self.ended = {_bytes(key): None for key in ended}
         self.aliases = {(_bytes(s), _bytes(c)): _bytes(key) for s, c, key in aliases}
+
+
+# dataclasses.astuple copies deeply, which a flat record does not need
+_request_values = attrgetter(*(f.name for f in fields(Request)))
+_order_values = attrgetter(*(f.name for f in fields(Order) if f.name != "changes"))
 
 
 def _apply(m: Message, order: Order, request: Request | None) -> None:

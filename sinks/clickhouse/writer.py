@@ -42,7 +42,7 @@ class Target:
 
     name: str
     tables: Mapping[str, str]
-    convert: Convert
+    convert: Convert | None  # None when the table's rows are the topic's
 
 
 def clickhouse_target(config: Config) -> Target:
@@ -50,7 +50,7 @@ def clickhouse_target(config: Config) -> Target:
     from akbypass.transport import known_topics
 
     chosen = [t for t in known_topics() if config.store.raw or t not in RAW]
-    return Target("clickhouse", {t: topics.row_type(t) for t in chosen}, lambda topic, rows, run_id: rows)
+    return Target("clickhouse", {t: topics.row_type(t) for t in chosen}, None)
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Writer:
         if topics.schema_of(topic).key == ("all",) and message.partition() != 0:
             return  # a copy of what partition 0 carries
         try:
-            found = batch.decode(topic, message.value(), message.headers())
+            found = batch.decode(topic, message.value(), message.headers(), as_arrow=self.target.convert is None)
         except BatchError as problem:
             self.rejected += 1
             log.warning("%s[%d]@%d: %s", topic, message.partition(), message.offset(), problem)
@@ -142,7 +142,7 @@ class Writer:
             )
 
     def _add(self, topic: str, message: Any, found: Batch) -> None:
-        rows = found.rows
+        rows, arrow = found.rows, found.arrow
         assert rows is not None
         known = self._last_keys(topic, message.partition(), found.run_id)
         bar = known.get(found.source, BEFORE_ALL)
@@ -150,19 +150,15 @@ class Writer:
             keep = np.fromiter((key_at(rows, i) > bar for i in range(len(rows))), bool, len(rows))
             self.repeats += int(len(rows) - keep.sum())
             rows = rows.take(keep)
-        if len(rows):
-            known[found.source] = key_at(rows, -1)
-            self._buffer(
-                self.target.tables[topic],
-                _placed(
-                    self.target.convert(topic, rows, found.run_id),
-                    found.run_id,
-                    topic,
-                    message.partition(),
-                    message.offset(),
-                    found.source,
-                ),
-            )
+            arrow = None if arrow is None else arrow.filter(pa.array(keep))
+        if len(rows) == 0:
+            return
+        known[found.source] = key_at(rows, -1)
+        if self.target.convert is not None:
+            rows = self.target.convert(topic, rows, found.run_id)
+        whole = rows.to_arrow() if arrow is None else arrow
+        place = (found.run_id, topic, message.partition(), message.offset(), found.source)
+        self._buffer(self.target.tables[topic], _placed(whole, *place))
 
     def _last_keys(self, topic: str, partition: int, run_id: str) -> dict[int, OrderKey]:
         """Last order key per source that the store holds of a run, read once per topic, partition and run."""
@@ -186,7 +182,7 @@ class Writer:
             topic=topic.encode()[:32], reason=b"not_a_batch", detail=[f"{place}: {reason}"], bytes=[(message.value() or b"")[:1024]],
             partition=np.array([message.partition()]), offset=np.array([message.offset()]),
         )  # fmt: skip
-        return _placed(rows, "", topic, message.partition(), message.offset(), 0)
+        return _placed(rows.to_arrow(), "", topic, message.partition(), message.offset(), 0)
 
     def _buffer(self, table: str, arrow: pa.Table) -> None:
         buffer = self._tables.setdefault(table, _Table())
@@ -244,18 +240,19 @@ def _may_pass(error: Exception) -> bool:
     )
 
 
-def _placed(rows: Rows, run_id: str, topic: str, partition: int, offset: int, source: int) -> pa.Table:
-    """Rows as an Arrow table with the columns that say where they came from."""
-    table, n = pa.Table.from_batches([rows.to_arrow()]), len(rows)
-    if rows.schema.has_life:
-        at = table.schema.get_field_index("revision")
-        table = table.set_column(at, "revision", table.column(at).cast(pa.uint32()))
+def _placed(rows: pa.RecordBatch, run_id: str, topic: str, partition: int, offset: int, source: int) -> pa.Table:
+    """Rows as a table with the columns that say where they came from."""
+    n = rows.num_rows
+    names, columns = list(rows.schema.names), list(rows.columns)
+    if "revision" in names:
+        columns[names.index("revision")] = columns[names.index("revision")].view(pa.uint32())
     for name, value, kind in (
         ("run_id", run_id, pa.utf8()), ("_topic", topic, pa.utf8()), ("_partition", partition, pa.int32()),
         ("_offset", offset, pa.int64()), ("_source", source, pa.int32()),
     ):  # fmt: skip
-        table = table.append_column(name, pa.repeat(pa.scalar(value, kind), n))
-    return table
+        names.append(name)
+        columns.append(pa.repeat(pa.scalar(value, kind), n))
+    return pa.Table.from_arrays(columns, names=names)
 
 
 def _by_month(name: str, table: pa.Table) -> list[pa.Table]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from akbypass import schemas, topics
 from akbypass.order import END_NS, START_NS
-from akbypass.rows import Rows
+from akbypass.rows import ORDER, Rows, read_ipc
 
 Headers = list[tuple[str, bytes]]
 HEAD_BYTES = 8 * 1024  # envelope, Arrow schema and padding of one message
@@ -30,7 +30,10 @@ class BatchError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One message: rows of a topic from one source of a run, and how far that source has spoken."""
+    """One message: rows of a topic from one source of a run, and how far that source has spoken.
+
+    `arrow` holds the same rows as they came, when they were decoded for a reader that hands them on.
+    """
 
     topic: str
     run_id: str
@@ -41,6 +44,7 @@ class Batch:
     end_ns: int | None = None
     sequence: int = 0
     publish_ns: int = 0
+    arrow: pa.RecordBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,17 @@ def _encode_plain(batch: Batch) -> Iterator[Message]:
         yield Message(None, None, [*headers, ("end_ns", b"%d" % batch.end_ns)], 0)
 
 
-def decode(topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None) -> Batch:
-    """Read one message of a topic; raises BatchError for anything that `encode` does not write."""
+def decode(
+    topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None, *, as_arrow: bool = False
+) -> Batch:
+    """Read one message of a topic; raises BatchError for anything that `encode` does not write.
+
+    With `as_arrow`, rows of arrow topics have their order key only and `arrow` has all columns.
+    """
     try:
         if schemas.load(topics.row_type(topic)).encoding == "plain":
             return _decode_plain(topic, value, dict(headers or ()))
-        return _decode_arrow(topic, value or b"")
+        return _decode_arrow(topic, value or b"", as_arrow)
     except BatchError:
         raise
     # fastavro, Arrow and JSON raise many kinds for foreign bytes; each means the same here
@@ -129,7 +138,7 @@ def decode(topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]]
         ) from error
 
 
-def _decode_arrow(topic: str, value: bytes) -> Batch:
+def _decode_arrow(topic: str, value: bytes, as_arrow: bool) -> Batch:
     name = topics.row_type(topic)
     reader = io.BytesIO(value)
     record = fastavro.schemaless_reader(reader, schemas.envelope(), None)
@@ -138,7 +147,8 @@ def _decode_arrow(topic: str, value: bytes) -> Batch:
     expected = f"{name}.v{schemas.load(name).version}"
     if record["schema"] != expected:
         raise BatchError(f"expected rows of {expected}, found {record['schema']!r:.60}")
-    rows = Rows.from_ipc(name, record["payload"]) if record["rows"] else None
+    arrow = read_ipc(name, record["payload"]) if record["rows"] else None
+    rows = None if arrow is None else Rows.from_arrow(name, arrow, ORDER if as_arrow else None)
     if rows is not None and len(rows) != record["rows"]:
         raise BatchError(f"expected {record['rows']} rows, found {len(rows)}")
     if not 0 <= record["source"] < record["sources"] <= 65_536:
@@ -147,7 +157,7 @@ def _decode_arrow(topic: str, value: bytes) -> Batch:
         raise BatchError("expected rows in order, found run_ns that goes back")
     return Batch(
         topic, record["run_id"], record["source"], record["sources"], rows, record["watermark_ns"], record["end_ns"],
-        record["sequence"], record["publish_ns"],
+        record["sequence"], record["publish_ns"], arrow if as_arrow else None,
     )  # fmt: skip
 
 

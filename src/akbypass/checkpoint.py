@@ -22,7 +22,7 @@ import orjson
 from akbypass import transport
 from akbypass.config import Config
 from akbypass.rows import Array
-from akbypass.transport import Publisher
+from akbypass.transport import Publisher, Record
 
 CHUNK_BYTES_MAX = 512 * 1024
 FORMAT = 1
@@ -61,21 +61,22 @@ class Checkpoint:
 class CheckpointStore:
     """Checkpoints of one partition of one topology; one owner, one epoch."""
 
-    def __init__(
-        self, config: Config, bootstrap: str, publisher: Publisher, topology: str, version: int, partition: int
-    ) -> None:
-        self.config, self.bootstrap, self.publisher = config, bootstrap, publisher
+    def __init__(self, config: Config, publisher: Publisher, topology: str, version: int, partition: int) -> None:
+        self.publisher = publisher
         self.topic = transport.checkpoint_topic(config, topology)
         self.version, self.partition = version, partition
         self.epoch, self.slot, self.sequence = 0, 0, 0
         self._owner = ""
         self._stale: list[bytes] = []
 
-    def load(self) -> Checkpoint:
-        """Take the next epoch and return the newest whole state, an empty one when there is none."""
+    def load(self, records: Sequence[Record]) -> Checkpoint:
+        """Take the next epoch and return the newest whole state, an empty one when there is none.
+
+        `records` are all of this partition, as `read_checkpoints` gives them.
+        """
         values: dict[bytes, bytes] = {}
         mine = b"%d/" % self.partition
-        for key, value in transport.read_all(self.config, self.bootstrap, self.topic, self.partition):
+        for key, value in records:
             if not key.startswith(mine):
                 continue
             if value is None:
@@ -129,6 +130,13 @@ class CheckpointStore:
     @property
     def _prefix(self) -> str:
         return f"{self.partition}/{self._owner}/{self.slot}/"
+
+
+def read_checkpoints(
+    config: Config, bootstrap: str, topology: str, partitions: Sequence[int]
+) -> dict[int, list[Record]]:
+    """Read everything that was ever saved for these partitions and not yet compacted away."""
+    return transport.read_all(config, bootstrap, transport.checkpoint_topic(config, topology), partitions)
 
 
 def save_all(publisher: Publisher, states: Sequence[tuple[CheckpointStore, bytes, Mapping[str, Any]]]) -> None:

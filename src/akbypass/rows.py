@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,12 +100,13 @@ class Rows:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema.arrow)
 
     @classmethod
-    def from_arrow(cls, name: str, batch: pa.RecordBatch) -> Rows:
-        """Convert back; raises pa.ArrowInvalid when the batch has another schema."""
+    def from_arrow(cls, name: str, batch: pa.RecordBatch, only: Collection[str] | None = None) -> Rows:
+        """Convert back, all columns or `only` some; raises pa.ArrowInvalid when the batch has another schema."""
         schema = schemas.load(name)
         if not batch.schema.equals(schema.arrow):
             raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {batch.schema.names}")
-        return cls(schema, {c.name: _from_arrow(c, batch.column(i)) for i, c in enumerate(schema.columns)})
+        wanted = [(i, c) for i, c in enumerate(schema.columns) if only is None or c.name in only]
+        return cls(schema, {c.name: _from_arrow(c, batch.column(i)) for i, c in wanted})
 
     def to_ipc(self) -> bytes:
         """Write one Arrow IPC stream."""
@@ -117,11 +118,7 @@ class Rows:
     @classmethod
     def from_ipc(cls, name: str, payload: bytes) -> Rows:
         """Read one Arrow IPC stream; raises pa.ArrowInvalid for anything else."""
-        with pa.ipc.open_stream(payload) as reader:
-            batches = list(reader)
-        for batch in batches:
-            batch.validate(full=True)
-        return cls.concat([cls.from_arrow(name, b) for b in batches]) if batches else cls.empty(name)
+        return cls.from_arrow(name, read_ipc(name, payload))
 
     # -- JSON ------------------------------------------------------------------------------------------------------
 
@@ -172,6 +169,16 @@ def _objects(values: list[Any]) -> Array:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
+
+
+def read_ipc(name: str, payload: bytes) -> pa.RecordBatch:
+    """Read the one record batch of an Arrow IPC stream and check it whole; raises pa.ArrowInvalid for anything else."""
+    with pa.ipc.open_stream(pa.BufferReader(payload)) as reader:
+        batches = list(reader)
+    if len(batches) != 1:
+        raise pa.ArrowInvalid(f"expected one record batch of {name}, found {len(batches)}")
+    batches[0].validate(full=True)
+    return batches[0]
 
 
 def string_lengths(array: Array) -> Array:
@@ -317,4 +324,14 @@ def _from_python(column: Column, values: list[Any]) -> Array:
     return np.array(values, column.dtype)
 
 
-__all__ = ["NULL_INT32", "NULL_INT64", "ORDER", "Array", "Rows", "address_bytes", "address_text", "string_lengths"]
+__all__ = [
+    "NULL_INT32",
+    "NULL_INT64",
+    "ORDER",
+    "Array",
+    "Rows",
+    "address_bytes",
+    "address_text",
+    "read_ipc",
+    "string_lengths",
+]

@@ -204,10 +204,13 @@ class RunWriter:
         self._unmarked.pop((topic, partition), None)
 
 
+Record = tuple[bytes, bytes | None]  # key, value
+
+
 def read_all(
-    config: Config, bootstrap: str, topic: str, partition: int, timeout_s: float = 30
-) -> list[tuple[bytes, bytes | None]]:
-    """Read a whole partition of a full topic name: (key, value) in order."""
+    config: Config, bootstrap: str, topic: str, partitions: Sequence[int], timeout_s: float = 60
+) -> dict[int, list[Record]]:
+    """Read whole partitions of a full topic name: (key, value) in order, by partition."""
     consumer = Consumer(
         {
             **client_options(config, bootstrap),
@@ -217,23 +220,23 @@ def read_all(
             "auto.offset.reset": "earliest",
         }
     )
-    found: list[tuple[bytes, bytes | None]] = []
+    found: dict[int, list[Record]] = {p: [] for p in partitions}
     deadline = time.monotonic() + timeout_s
     try:
-        low, high = _watermarks(consumer, topic, partition, deadline)
-        if low == high:
-            return found
-        consumer.assign([TopicPartition(topic, partition, low)])
-        while time.monotonic() < deadline:
-            message = consumer.poll(1.0)
-            if message is None:
-                continue
-            if message.error():
-                if message.error().name() == "_PARTITION_EOF":
-                    return found
-                continue  # transport errors are retried by librdkafka until the deadline
-            found.append((message.key() or b"", message.value()))
-        raise ServiceError(f"{topic}[{partition}] could not be read within {timeout_s:.0f} s")
+        lows = {p: _watermarks(consumer, topic, p, deadline) for p in partitions}
+        open_ = {p for p, (low, high) in lows.items() if low < high}
+        if open_:
+            consumer.assign([TopicPartition(topic, p, lows[p][0]) for p in sorted(open_)])
+        while open_:
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{topic}{sorted(open_)} could not be read within {timeout_s:.0f} s")
+            for message in consumer.consume(500, 0.2):
+                error = message.error()
+                if error is None:
+                    found[message.partition()].append((message.key() or b"", message.value()))
+                elif error.name() == "_PARTITION_EOF":  # other errors are retried by librdkafka until the deadline
+                    open_.discard(message.partition())
+        return found
     finally:
         consumer.close()
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from akbypass import batch, topics, transport
-from akbypass.checkpoint import CheckpointStore, pack
+from akbypass.checkpoint import Checkpoint, CheckpointStore, pack, read_checkpoints
 from akbypass.config import Config, Kafka
 from akbypass.offline import Offline
 from akbypass.rows import Rows
@@ -134,37 +135,40 @@ def test_kill_9_and_rebalance_change_nothing(story: str, kafka_server: Broker, t
     assert sum(len(r) for r in expected) == STEP * STEPS
 
 
-def test_checkpoint_of_a_zombie_is_ignored(kafka_server: Broker) -> None:
-    """An owner of an earlier epoch writes on; the newest owner's state is what is loaded."""
+@pytest.fixture
+def stores(kafka_server: Broker) -> Callable[[], tuple[CheckpointStore, Callable[[], Checkpoint]]]:
+    """Makes a store of partition 2, and the load that takes its next epoch."""
     config = Config(kafka=Kafka(prefix=f"c{secrets.token_hex(4)}."))
-    transport.declare_topics(config, kafka_server.bootstrap_servers, [], ["toy"])
-    publisher = Publisher(config, kafka_server.bootstrap_servers)
+    bootstrap = kafka_server.bootstrap_servers
+    transport.declare_topics(config, bootstrap, [], ["toy"])
+    publisher = Publisher(config, bootstrap)
 
-    def owner() -> CheckpointStore:
-        return CheckpointStore(config, kafka_server.bootstrap_servers, publisher, "toy", 1, 2)
+    def make() -> tuple[CheckpointStore, Callable[[], Checkpoint]]:
+        store = CheckpointStore(config, publisher, "toy", 1, 2)
+        return store, lambda: store.load(read_checkpoints(config, bootstrap, "toy", [0, 2])[2])
 
-    zombie = owner()
-    assert zombie.load().meta == {}
+    return make
+
+
+def test_checkpoint_of_a_zombie_is_ignored(stores: Any) -> None:
+    """An owner of an earlier epoch writes on; the newest owner's state is what is loaded."""
+    zombie, load_zombie = stores()
+    assert load_zombie().meta == {}
     zombie.save(pack({"x": np.array([1])}), {"at": 1})
-    living = owner()
-    assert living.load().arrays["x"].tolist() == [1]
+    living, load_living = stores()
+    assert load_living().arrays["x"].tolist() == [1]
     living.save(pack({"x": np.arange(400_000)}), {"at": 2})
     zombie.save(pack({"x": np.array([3])}), {"at": 3})
-    found = owner().load()
+    found = stores()[1]()
     assert (found.meta["at"], len(found.arrays["x"])) == (2, 400_000)
 
 
-def test_unfinished_checkpoint_leaves_the_one_before(kafka_server: Broker) -> None:
-    """Chunks without a manifest, or a manifest whose chunks are not whole, fall back to the state before."""
-    config = Config(kafka=Kafka(prefix=f"c{secrets.token_hex(4)}."))
-    transport.declare_topics(config, kafka_server.bootstrap_servers, [], ["toy"])
-    publisher = Publisher(config, kafka_server.bootstrap_servers)
-    store = CheckpointStore(config, kafka_server.bootstrap_servers, publisher, "toy", 1, 0)
-    store.load()
+def test_unfinished_checkpoint_leaves_the_one_before(stores: Any) -> None:
+    """A manifest whose chunks are not whole falls back to the state before."""
+    store, load = stores()
+    load()
     store.save(pack({"x": np.array([1])}), {"at": 1})
     store.save(pack({"x": np.array([2])}), {"at": 2})
-    newest = f"0/{store._owner}/1/0".encode()
-    publisher.produce(store.topic, 0, b"torn", newest, [])
-    publisher.flush()
-    found = CheckpointStore(config, kafka_server.bootstrap_servers, publisher, "toy", 1, 0).load()
-    assert found.meta["at"] == 1
+    store.publisher.produce(store.topic, 2, b"torn", f"2/{store._owner}/1/0".encode(), [])
+    store.publisher.flush()
+    assert stores()[1]().meta["at"] == 1
