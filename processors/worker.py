@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,11 +27,12 @@ from akbypass import batch, topics
 from akbypass.batch import Batch, BatchError
 from akbypass.checkpoint import CheckpointStore, pack, read_checkpoints, save_all
 from akbypass.config import Config
+from akbypass.errors import ConfigError
 from akbypass.order import make_id
 from akbypass.progress import Progress
-from akbypass.rows import Rows
+from akbypass.rows import Array, Rows
 from akbypass.topology import Emission, Topology, TopologyPartition
-from akbypass.transport import Publisher, Record, RunWriter
+from akbypass.transport import Publisher, RunWriter
 
 log = logging.getLogger("akbypass.worker")
 
@@ -39,6 +41,7 @@ ADVANCE_S_MAX = 0.5  # the same when a step takes long: larger steps cost less a
 CHECKPOINT_S = 3.0  # how often state is saved
 PENDING_ROWS_MAX = 400_000  # rows of one input that may wait for the others before the input is paused
 BUFFER_MESSAGES = 4  # messages that Faust holds per stream; ours are up to 768 KiB each
+RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by its source; live ones speak every second
 MARK_S = 0.1  # how long a watermark without rows may wait
 DECODED_MAX = 24  # decoded messages that wait for a second topology
 FETCH_WAIT_MS = 50  # how long the broker may hold a fetch that has nothing to bring
@@ -90,9 +93,9 @@ class _Partition:
         self.writers: dict[str, RunWriter] = {}
         self.saved: dict[str, int] = {}
 
-    def load(self, records: list[Record]) -> None:
+    def load(self, values: dict[bytes, bytes]) -> None:
         """Take the next epoch and the newest state."""
-        found = self.store.load(records)
+        found = self.store.load(values)
         if found.meta:
             self.progress.restore(found.meta, found.arrays)
             self.saved = dict(self.progress.next_offset)
@@ -128,6 +131,7 @@ class TopologyWorker:
         app = faust.App(
             f"{kafka.prefix}{self.topology.name}",
             broker=[f"kafka://{b}" for b in self.bootstrap.split(",")],
+            broker_credentials=credentials(kafka.options),
             store="memory://",
             web_enabled=False,
             topic_partitions=kafka.partitions,
@@ -168,7 +172,9 @@ class TopologyWorker:
 
         @app.on_partitions_revoked.connect
         async def revoked(app: Any, revoked: Any, **kwargs: Any) -> None:
-            await self.save()
+            with _fatal(self.topology.name):
+                await self.save()
+            self.partitions = {}
 
         @app.on_before_shutdown.connect
         async def closing(app: Any, **kwargs: Any) -> None:
@@ -190,7 +196,9 @@ class TopologyWorker:
 
         async def perform_seek() -> None:
             await original()
-            await self._restore(consumer)
+            with _fatal(self.topology.name):
+                async with self._saving:
+                    await self._restore(consumer)
 
         consumer.perform_seek = perform_seek
         consumer.akbypass_seek = self
@@ -218,6 +226,7 @@ class TopologyWorker:
             consumer._committed_offset[position] = offset or None
             for by_place in (consumer._acked, consumer._acked_index, consumer._gap):
                 by_place.pop(position, None)
+        self.paused.clear()
         self.partitions = loaded
         self._generation += 1
         log.info("%s: partitions %s from their checkpoints", self.topology.name, wanted)
@@ -235,7 +244,7 @@ class TopologyWorker:
         except BatchError as error:
             found = None
             self._reject(topic, message, event.value, str(error))
-        fresh = partition.progress.take(topic, message.offset, found, event)
+        fresh = partition.progress.take(topic, message.offset, found, event, time.monotonic())
         event.value = message.value = None  # only the offset is needed from here on
         if not fresh:
             return
@@ -265,8 +274,7 @@ class TopologyWorker:
 
     @staticmethod
     def _waiting(partition: _Partition, topic: str) -> int:
-        runs = partition.progress.partition.runs.values()
-        return sum(len(r) for run in runs for s in run.merge.sources[topic].values() for r in s.pending)
+        return sum(run.merge.waiting_rows(topic) for run in partition.progress.partition.runs.values())
 
     # -- output ----------------------------------------------------------------------------------------------------
 
@@ -318,11 +326,16 @@ class TopologyWorker:
         states, settled = [], []
         for partition in self.partitions.values():
             progress = partition.progress
+            for run_id in progress.abandon(time.monotonic(), RUN_SILENT_S):
+                partition.writers.pop(run_id, None)
+                log.warning(
+                    "%s[%d]: run %s given up, its source is silent", self.topology.name, partition.number, run_id
+                )
             tokens = progress.settle()
             if not tokens and progress.next_offset == partition.saved:
                 continue
             arrays, released = progress.partition.snapshot()
-            states.append((partition.store, pack(arrays), orjson.dumps(progress.meta(released))))
+            states.append((partition.store, arrays, orjson.dumps(progress.meta(released))))
             settled.append((partition, tokens, dict(progress.next_offset)))
         if not states:
             return
@@ -335,8 +348,33 @@ class TopologyWorker:
                 event.ack()
 
 
-def _save_states(publisher: Publisher, states: list[tuple[CheckpointStore, bytes, bytes]]) -> None:
-    save_all(publisher, [(store, data, orjson.loads(meta)) for store, data, meta in states])
+def _save_states(publisher: Publisher, states: list[tuple[CheckpointStore, dict[str, Array], bytes]]) -> None:
+    save_all(publisher, [(store, pack(arrays), orjson.loads(meta)) for store, arrays, meta in states])
+
+
+def credentials(options: Mapping[str, str]) -> Any:
+    """Turn librdkafka's security options into Faust's; raises ConfigError for those that it has no equal of."""
+    known = {
+        "security.protocol", "sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password",
+        "ssl.ca.location", "ssl.certificate.location", "ssl.key.location",
+    }  # fmt: skip
+    unknown = [k for k in options if k.startswith(("sasl.", "ssl.", "security.")) and k not in known]
+    protocol = options.get("security.protocol", "PLAINTEXT").upper()
+    if unknown or protocol not in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"):
+        raise ConfigError(
+            f"kafka.options: workers cannot use {', '.join(unknown) or protocol}; known: {', '.join(sorted(known))}"
+        )
+    if protocol == "PLAINTEXT":
+        return None
+    context = ssl.create_default_context(cafile=options.get("ssl.ca.location")) if protocol.endswith("SSL") else None
+    if context is not None and "ssl.certificate.location" in options:
+        context.load_cert_chain(options["ssl.certificate.location"], options.get("ssl.key.location"))
+    if protocol == "SSL":
+        return faust.SSLCredentials(context=context)
+    mechanism = options.get("sasl.mechanism", options.get("sasl.mechanisms", "PLAIN"))
+    return faust.SASLCredentials(
+        username=options.get("sasl.username"), password=options.get("sasl.password"), ssl_context=context, mechanism=mechanism
+    )  # fmt: skip
 
 
 class _Together(Service):  # type: ignore[misc]  # mode ships no types
@@ -347,7 +385,9 @@ class _Together(Service):  # type: ignore[misc]  # mode ships no types
         super().__init__()
 
     async def on_start(self) -> None:
-        """Start all."""
+        """Start all; as children of the worker, so that the crash of one is the worker's."""
+        for app in self.apps:
+            app.beacon.reattach(self.beacon)
         await asyncio.gather(*(app.maybe_start() for app in self.apps))
 
     async def on_stop(self) -> None:

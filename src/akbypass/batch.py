@@ -8,6 +8,7 @@ and a message without a value marks the end of a source's run.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from akbypass.order import END_NS, START_NS
 from akbypass.rows import ORDER, Rows, read_ipc
 
 Headers = list[tuple[str, bytes]]
+RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+SOURCES_MAX = 65_536
 HEAD_BYTES = 8 * 1024  # envelope, Arrow schema and padding of one message
 
 
@@ -118,8 +121,8 @@ def decode(
     """
     try:
         if schemas.load(topics.row_type(topic)).encoding == "plain":
-            return _decode_plain(topic, value, dict(headers or ()))
-        return _decode_arrow(topic, value or b"", as_arrow)
+            return _checked(_decode_plain(topic, value, dict(headers or ())))
+        return _checked(_decode_arrow(topic, value or b"", as_arrow))
     except BatchError:
         raise
     # fastavro, Arrow and JSON raise many kinds for foreign bytes; each means the same here
@@ -131,6 +134,7 @@ def decode(
         EOFError,
         OSError,
         ArithmeticError,
+        AttributeError,
         pa.ArrowException,
     ) as error:
         raise BatchError(
@@ -151,14 +155,34 @@ def _decode_arrow(topic: str, value: bytes, as_arrow: bool) -> Batch:
     rows = None if arrow is None else Rows.from_arrow(name, arrow, ORDER if as_arrow else None)
     if rows is not None and len(rows) != record["rows"]:
         raise BatchError(f"expected {record['rows']} rows, found {len(rows)}")
-    if not 0 <= record["source"] < record["sources"] <= 65_536:
-        raise BatchError(f"expected a source below {record['sources']}, found {record['source']}")
-    if rows is not None and np.any(rows["run_ns"][1:] < rows["run_ns"][:-1]):
-        raise BatchError("expected rows in order, found run_ns that goes back")
+    if rows is not None and not _rises(rows):
+        raise BatchError("expected rows in strict order of their keys, found one that is not above the one before")
     return Batch(
         topic, record["run_id"], record["source"], record["sources"], rows, record["watermark_ns"], record["end_ns"],
         record["sequence"], record["publish_ns"], arrow if as_arrow else None,
     )  # fmt: skip
+
+
+def _checked(found: Batch) -> Batch:
+    """Refuse what would make a reader wait for ever, end too early, or mix runs."""
+    if not RUN_ID.fullmatch(found.run_id):
+        raise BatchError(f"expected a run of letters and digits, found {found.run_id!r:.60}")
+    if not 0 <= found.source < found.sources <= SOURCES_MAX:
+        raise BatchError(f"expected a source below {found.sources}, found {found.source}")
+    if found.end_ns is None and not START_NS <= found.watermark_ns < END_NS:
+        raise BatchError(f"expected a watermark of a run that goes on, found {found.watermark_ns}")
+    if found.end_ns is not None and not START_NS <= found.end_ns < END_NS:
+        raise BatchError(f"expected an end within 64 bits, found {found.end_ns}")
+    return found
+
+
+def _rises(rows: Rows) -> bool:
+    """Whether the order key rises strictly from row to row."""
+    rises = np.zeros(len(rows) - 1, bool)
+    for name in reversed(ORDER):
+        before, after = rows[name][:-1], rows[name][1:]
+        rises = (after > before) | ((after == before) & rises)
+    return bool(rises.all())
 
 
 def _decode_plain(topic: str, value: bytes | None, headers: dict[str, bytes]) -> Batch:

@@ -22,7 +22,7 @@ import orjson
 from akbypass import transport
 from akbypass.config import Config
 from akbypass.rows import Array
-from akbypass.transport import Publisher, Record
+from akbypass.transport import Publisher
 
 CHUNK_BYTES_MAX = 512 * 1024
 FORMAT = 1
@@ -69,20 +69,11 @@ class CheckpointStore:
         self._owner = ""
         self._stale: list[bytes] = []
 
-    def load(self, records: Sequence[Record]) -> Checkpoint:
+    def load(self, values: Mapping[bytes, bytes]) -> Checkpoint:
         """Take the next epoch and return the newest whole state, an empty one when there is none.
 
-        `records` are all of this partition, as `read_checkpoints` gives them.
+        `values` are those of this partition, newest by key, as `read_checkpoints` gives them.
         """
-        values: dict[bytes, bytes] = {}
-        mine = b"%d/" % self.partition
-        for key, value in records:
-            if not key.startswith(mine):
-                continue
-            if value is None:
-                values.pop(key, None)
-            else:
-                values[key] = value
         manifests = [orjson.loads(v) for k, v in values.items() if k.endswith(b"/manifest")]
         self.epoch = 1 + max((m["epoch"] for m in manifests), default=0)
         self._owner = f"{self.epoch}.{secrets.token_hex(4)}"
@@ -134,9 +125,9 @@ class CheckpointStore:
 
 def read_checkpoints(
     config: Config, bootstrap: str, topology: str, partitions: Sequence[int]
-) -> dict[int, list[Record]]:
-    """Read everything that was ever saved for these partitions and not yet compacted away."""
-    return transport.read_all(config, bootstrap, transport.checkpoint_topic(config, topology), partitions)
+) -> dict[int, dict[bytes, bytes]]:
+    """Read what was saved for these partitions: newest value by key, by partition."""
+    return transport.read_latest(config, bootstrap, transport.checkpoint_topic(config, topology), partitions)
 
 
 def save_all(publisher: Publisher, states: Sequence[tuple[CheckpointStore, bytes, Mapping[str, Any]]]) -> None:

@@ -186,20 +186,22 @@ class Merge:
         self.repeats += int(len(rows) - keep.sum())
         return rows.take(keep)
 
-    @property
-    def pending_rows(self) -> int:
-        """Rows that wait for a watermark (count)."""
-        return sum(len(rows) for by in self.sources.values() for s in by.values() for rows in s.pending)
+    def waiting_rows(self, name: str) -> int:
+        """Rows of an input that wait for the other inputs (count); none while it waits for a source of its own."""
+        if self.spoken_ns(name) <= self.watermark_ns():
+            return 0
+        return sum(len(rows) for s in self.sources[name].values() for rows in s.pending)
+
+    def spoken_ns(self, name: str) -> int:
+        """Smallest watermark of the sources of one input; START_NS while one has not spoken."""
+        by = self.sources[name]
+        if len(by) < self.expected.get(name, 1):
+            return START_NS
+        return min(s.watermark_ns for s in by.values())
 
     def watermark_ns(self) -> int:
-        """Smallest watermark of all sources of all inputs; START_NS while one has not spoken."""
-        lowest = END_NS
-        for name in self.inputs:
-            by = self.sources[name]
-            if len(by) < self.expected.get(name, 1):
-                return START_NS
-            lowest = min(lowest, min(s.watermark_ns for s in by.values()))
-        return lowest
+        """Smallest watermark of all sources of all inputs."""
+        return min(self.spoken_ns(name) for name in self.inputs)
 
     def release(self) -> Released | None:
         """Return the rows below the watermark if it has moved since the last call, else None."""

@@ -41,8 +41,9 @@ class Progress:
     wanted_offset: dict[str, int] = field(default_factory=dict)  # per topic, the offset that must come next
     spoken: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # run → topic → what done messages said
     _open: dict[str, deque[_Entry]] = field(default_factory=dict)
+    _heard_s: dict[str, float] = field(default_factory=dict)  # run → when its last message came
 
-    def take(self, topic: str, offset: int, batch: Batch | None, token: Any) -> bool:
+    def take(self, topic: str, offset: int, batch: Batch | None, token: Any, now_s: float = 0.0) -> bool:
         """Take one message; returns False for an offset that was taken before. `batch` is None for a rejected one.
 
         Raises LostMessagesError when messages are missing before it: our topics have no holes, so that is a fault.
@@ -58,6 +59,7 @@ class Progress:
         else:
             rows = batch.rows
             last = int(rows["run_ns"][-1]) if rows is not None and len(rows) else None
+            self._heard_s[batch.run_id] = now_s
             entry = _Entry(
                 offset, batch.run_id, batch.source, batch.sources, batch.watermark_ns, batch.end_ns, last, token
             )
@@ -74,6 +76,17 @@ class Progress:
         self.next_offset[topic] = self.wanted_offset[topic] = max(wanted, earliest_offset)
         return lost
 
+    def abandon(self, now_s: float, silent_s: float) -> list[str]:
+        """Give up runs of which nothing came for `silent_s`: their sources were killed and will not end them.
+
+        What waits is dropped, so that offsets move on; captured again, the run begins anew and gives the same rows.
+        """
+        silent = [r for r in self.partition.runs if now_s - self._heard_s.setdefault(r, now_s) > silent_s]
+        for run_id in silent:
+            del self.partition.runs[run_id]
+        self._heard_s = {r: s for r, s in self._heard_s.items() if r in self.partition.runs}
+        return silent
+
     def settle(self) -> list[Any]:
         """Move offsets over the messages that are done and return their tokens, to be acknowledged after the save."""
         tokens = []
@@ -84,25 +97,22 @@ class Progress:
                 tokens.append(entry.token)
                 self._remember(topic, entry)
         for run_id in list(self.spoken):
-            if run_id in self.partition.ended:
+            if run_id not in self.partition.runs:
                 del self.spoken[run_id]
         return tokens
 
     def _done(self, entry: _Entry) -> bool:
-        return entry.last_run_ns is None or self.partition.released_ns(entry.run_id) > entry.last_run_ns
+        if entry.last_run_ns is None or entry.run_id not in self.partition.runs:  # nothing to take, ended, or given up
+            return True
+        return self.partition.released_ns(entry.run_id) > entry.last_run_ns
 
     def _remember(self, topic: str, entry: _Entry) -> None:
-        if not entry.run_id or entry.run_id in self.partition.ended:
+        if entry.run_id not in self.partition.runs:
             return
         said = self.spoken.setdefault(entry.run_id, {}).setdefault(topic, {"sources": entry.sources, "by": {}})
         before, end = said["by"].get(str(entry.source), (START_NS, None))
         watermark = END_NS if entry.end_ns is not None else entry.watermark_ns
         said["by"][str(entry.source)] = (max(before, watermark), entry.end_ns if entry.end_ns is not None else end)
-
-    @property
-    def open_messages(self) -> int:
-        """Messages that were taken and are not done (count)."""
-        return sum(len(entries) for entries in self._open.values())
 
     def meta(self, released: Mapping[str, int]) -> dict[str, Any]:
         """What a manifest says beside the state."""

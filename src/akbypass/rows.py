@@ -105,6 +105,11 @@ class Rows:
         schema = schemas.load(name)
         if not batch.schema.equals(schema.arrow):
             raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {batch.schema.names}")
+        for i, c in enumerate(schema.columns):
+            if batch.column(i).null_count and not c.nullable:
+                raise pa.ArrowInvalid(
+                    f"expected a value in every row of {c.name}, found {batch.column(i).null_count} without"
+                )
         wanted = [(i, c) for i, c in enumerate(schema.columns) if only is None or c.name in only]
         return cls(schema, {c.name: _from_arrow(c, batch.column(i)) for i, c in wanted})
 
@@ -317,7 +322,13 @@ def _from_python(column: Column, values: list[Any]) -> Array:
         return np.frombuffer(b"".join(address_bytes(v) for v in values), "V16")
     if column.kind == "bytes":
         return _objects([bytes.fromhex(v) for v in values])
-    if column.kind in ("text", "list"):
+    if column.kind == "text":
+        if not all(isinstance(v, str) for v in values):
+            raise ValueError(f"expected text in {column.name}")
+        return _objects(values)
+    if column.kind == "list":
+        if not all(isinstance(v, list) and all(isinstance(e, str) for e in v) for v in values):
+            raise ValueError(f"expected lists of text in {column.name}")
         return _objects(values)
     if column.kind == "double":
         values = [float("nan") if v is None else v for v in values]

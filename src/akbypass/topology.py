@@ -111,11 +111,6 @@ class TopologyPartition:
                     del self.ended[next(iter(self.ended))]
         return emissions
 
-    @property
-    def pending_rows(self) -> int:
-        """Rows that wait for a watermark (count)."""
-        return sum(run.merge.pending_rows for run in self.runs.values())
-
     def released_ns(self, run_id: str) -> int:
         """Up to where rows of a run have been taken; END_NS once it has ended."""
         if run_id in self.ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import Counter
@@ -75,10 +76,10 @@ class Publisher:
 
     def __init__(self, config: Config, bootstrap: str) -> None:
         self.config = config
-        self.delivered = Counter[str]()
-        self.bytes_delivered = 0
         self._failure: str | None = None
         self._lock = threading.Lock()
+        self._count = 0
+        self._outstanding: dict[int, None] = {}  # messages without a report, oldest first
         self._producer = Producer(
             {
                 **client_options(config, bootstrap),
@@ -101,25 +102,34 @@ class Publisher:
         self, topic: str, partition: int, value: bytes | None, key: bytes | None, headers: batch.Headers
     ) -> None:
         """Queue one message; waits while the queue is full."""
+        with self._lock:
+            self._count += 1
+            number = self._count
+            self._outstanding[number] = None
+        report = functools.partial(self._delivered, number)
         while True:
             self._check()
             try:
                 self._producer.produce(
-                    topic, value, key, partition=partition, headers=headers or None, on_delivery=self._delivered
-                )
+                    topic, value, key, partition=partition, headers=headers or None, on_delivery=report
+                )  # fmt: skip
                 self._producer.poll(0)
                 return
             except BufferError:
                 self._producer.poll(0.1)
 
     def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S + 10) -> None:
-        """Wait until every message is acknowledged by the broker."""
-        left = self._producer.flush(timeout_s)
-        self._check()
-        if left:
-            raise ServiceError(
-                f"{left} messages were not acknowledged within {timeout_s:.0f} s; is the broker running?"
-            )
+        """Wait until every message queued before this call is acknowledged by the broker; later ones do not count."""
+        deadline, last = time.monotonic() + timeout_s, self._count
+        while True:
+            self._check()
+            with self._lock:
+                oldest = next(iter(self._outstanding), None)
+            if oldest is None or oldest > last:
+                return
+            if time.monotonic() > deadline:
+                raise ServiceError(f"messages were not acknowledged within {timeout_s:.0f} s; is the broker running?")
+            self._producer.poll(0.01)
 
     def close(self) -> None:
         """Flush and let go of the broker."""
@@ -130,14 +140,12 @@ class Publisher:
         """Messages that are queued or in flight (count)."""
         return len(self._producer)
 
-    def _delivered(self, error: object, message: object) -> None:
+    def _delivered(self, number: int, error: object, message: object) -> None:
         if error is not None:
             self._failure = str(error)
             return
-        topic, value = message.topic(), message.value()  # type: ignore[attr-defined]
         with self._lock:
-            self.delivered[topic] += 1
-            self.bytes_delivered += len(value or b"")
+            self._outstanding.pop(number, None)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -204,13 +212,10 @@ class RunWriter:
         self._unmarked.pop((topic, partition), None)
 
 
-Record = tuple[bytes, bytes | None]  # key, value
-
-
-def read_all(
+def read_latest(
     config: Config, bootstrap: str, topic: str, partitions: Sequence[int], timeout_s: float = 60
-) -> dict[int, list[Record]]:
-    """Read whole partitions of a full topic name: (key, value) in order, by partition."""
+) -> dict[int, dict[bytes, bytes]]:
+    """Read whole partitions of a compacted topic (full name): the newest value of each key, by partition."""
     consumer = Consumer(
         {
             **client_options(config, bootstrap),
@@ -220,7 +225,7 @@ def read_all(
             "auto.offset.reset": "earliest",
         }
     )
-    found: dict[int, list[Record]] = {p: [] for p in partitions}
+    found: dict[int, dict[bytes, bytes]] = {p: {} for p in partitions}
     deadline = time.monotonic() + timeout_s
     try:
         lows = {p: _watermarks(consumer, topic, p, deadline) for p in partitions}
@@ -233,7 +238,11 @@ def read_all(
             for message in consumer.consume(500, 0.2):
                 error = message.error()
                 if error is None:
-                    found[message.partition()].append((message.key() or b"", message.value()))
+                    kept, key, value = found[message.partition()], message.key() or b"", message.value()
+                    if value is None:
+                        kept.pop(key, None)
+                    else:
+                        kept[key] = value
                 elif error.name() == "_PARTITION_EOF":  # other errors are retried by librdkafka until the deadline
                     open_.discard(message.partition())
         return found

@@ -172,3 +172,16 @@ def test_unfinished_checkpoint_leaves_the_one_before(stores: Any) -> None:
     store.publisher.produce(store.topic, 2, b"torn", f"2/{store._owner}/1/0".encode(), [])
     store.publisher.flush()
     assert stores()[1]().meta["at"] == 1
+
+
+def test_a_crash_of_any_topology_ends_the_worker(kafka_server: Broker, tmp_path: Path) -> None:
+    """Faust's own crash of the second app ends the process with an error, so that it is started again."""
+    prefix = f"x{secrets.token_hex(4)}."
+    transport.declare_topics(
+        Config(kafka=Kafka(prefix=prefix)), kafka_server.bootstrap_servers, transport.known_topics(), ["toy", "toy2"]
+    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.integration.crashing_worker", kafka_server.bootstrap_servers, prefix]
+    with (tmp_path / "log").open("wb") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "planted" in (tmp_path / "log").read_text()

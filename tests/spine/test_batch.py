@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 
+import fastavro
 import numpy as np
+import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from akbypass import batch, schemas, transport
 from akbypass.batch import Batch, BatchError
+from akbypass.order import END_NS, START_NS
 from akbypass.rows import Rows
 
 
@@ -78,3 +83,74 @@ def test_every_type_has_a_topic_or_a_table() -> None:
         transport.known_topics()
     )
     assert schemas.load("audit").encoding == "table"
+
+
+def envelope(**changes: object) -> bytes:
+    """An envelope of three packets rows with some fields changed."""
+    out = io.BytesIO()
+    record = {
+        "run_id": "ab", "schema": "packets.v1", "source": 0, "sources": 1, "sequence": 0, "rows": 3, "watermark_ns": 5,
+        "end_ns": None, "publish_ns": 0, "payload": packets(3).to_ipc(),
+    }  # fmt: skip
+    fastavro.schemaless_writer(out, schemas.envelope(), {**record, **changes})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run_id": "x/y"}, "expected a run"),
+        ({"run_id": ""}, "expected a run"),
+        ({"source": 1}, "expected a source"),
+        ({"source": -1}, "expected a source"),
+        ({"sources": 10**9, "source": 5}, "expected a source"),
+        ({"watermark_ns": END_NS}, "expected a watermark"),
+        ({"watermark_ns": START_NS - 1}, "expected a watermark"),
+        ({"end_ns": END_NS}, "expected an end"),
+        ({"rows": 2}, "expected 2 rows"),
+        ({"schema": "orders.v1"}, "expected rows of packets.v1"),
+        ({"payload": packets(3).take([0, 2, 1]).to_ipc()}, "strict order"),
+        ({"payload": packets(3).take([0, 1, 1]).to_ipc()}, "strict order"),
+        ({"payload": b"nonsense"}, "expected a message"),
+    ],
+)
+@pytest.mark.parametrize("as_arrow", [False, True])
+def test_what_would_mislead_a_reader_is_refused(changes: dict[str, object], said: str, as_arrow: bool) -> None:
+    """Runs, sources, watermarks, ends and orders that no writer of ours sends are named and refused."""
+    assert batch.decode("packets", envelope(), []).rows is not None
+    with pytest.raises(BatchError, match=said):
+        batch.decode("packets", envelope(**changes), [], as_arrow=as_arrow)
+
+
+@pytest.mark.parametrize("as_arrow", [False, True])
+def test_missing_values_of_columns_that_have_none_are_refused(as_arrow: bool) -> None:
+    """A null in an enum column would otherwise show whatever byte lies there."""
+    rows = Rows.build("contacts", 2, run_ns=np.array([1, 2])).to_arrow()
+    at = rows.schema.get_field_index("outcome")
+    symbols = rows.column(at).dictionary
+    harmed = rows.set_column(
+        at, rows.schema.field(at), pa.DictionaryArray.from_arrays(pa.array([0, None], pa.int8()), symbols)
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, harmed.schema) as writer:
+        writer.write_batch(harmed)
+    value = envelope(schema="contacts.v1", rows=2, payload=sink.getvalue().to_pybytes())
+    with pytest.raises(BatchError, match="expected a value in every row of outcome"):
+        batch.decode("contacts", value, [], as_arrow=as_arrow)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"entity": 5}, {"description": 5}, {"evidence": [5]}, {"evidence": None}, {"value": "x"}, {"run_ns": 2**70}],
+)
+def test_plain_records_of_wrong_types_are_refused(change: dict[str, object]) -> None:
+    """JSON whose values have other types raises BatchError; so do headers without a value."""
+    rows = Rows.build("alerts", 1, evidence=[["x"]])
+    message = next(iter(batch.encode(Batch("alerts.security", "ab", 0, 1, rows, 5, None), 4096, 768 * 1024)))
+    value = orjson.dumps({**rows.to_dicts()[0], **{k: v for k, v in change.items() if v != 2**70}})
+    if change.get("run_ns"):
+        value = value.replace(b'"run_ns":0', b'"run_ns":%d' % 2**70)
+    with pytest.raises(BatchError):
+        batch.decode("alerts.security", value, message.headers)
+    with pytest.raises(BatchError):
+        batch.decode("alerts.security", message.value, [("run_id", None)])  # type: ignore[list-item]

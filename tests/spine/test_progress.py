@@ -139,3 +139,18 @@ def test_a_hole_in_the_offsets_is_a_fault() -> None:
     late = Progress(TopologyPartition(TOY, Config(), 0), next_offset={"packets": 3})
     assert (late.begin("packets", 5), late.begin("orders", 7)) == (2, 0)
     assert late.next_offset == {"packets": 5, "orders": 7}
+
+
+def test_a_run_that_its_source_left_is_given_up() -> None:
+    """After silence a run without an end no longer holds offsets back; captured again it begins anew."""
+    progress = Progress(TopologyPartition(TOY, Config(), 0))
+    queue = messages()
+    for message in queue[:6]:
+        progress.take(*message, "token", 10.0)
+    progress.partition.advance()
+    assert progress.settle() == ["token"] * 3  # those without rows; the rows at the watermark wait
+    assert progress.abandon(100.0, 900.0) == []
+    assert progress.abandon(1000.0, 900.0) == ["r1"]
+    assert progress.settle() == ["token"] * 3
+    assert progress.next_offset == {"packets": 3, "orders": 3}
+    assert progress.partition.snapshot()[1] == {}
