@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +16,24 @@ from akbypass.errors import ConfigError, ServiceError
 
 CONNECT_TIMEOUT_S = 10
 _PORTS = {"http": 8123, "https": 8443}
+_DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")  # as clickhouse.database of the configuration
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def database_of(config: Config, url: str = "") -> str:
+    """Database that everything uses: the path of the store's address, else clickhouse.database.
+
+    >>> database_of(Config(), "http://store.example:8123/trading"), database_of(Config(), "http://store.example:8123")
+    ('trading', 'akbypass')
+
+    Raises:
+        ConfigError: The path is no name of a database.
+    """
+    address = url or config.clickhouse.url
+    name = urlsplit(address).path.strip("/")
+    if name and not _DATABASE.fullmatch(name):
+        raise ConfigError(f"clickhouse.url: expected a database of letters, digits and _ as the path, found {name!r}")
+    return name or config.clickhouse.database
 
 
 def connect(config: Config, url: str = "", *, database: str | None = None) -> Any:
@@ -26,7 +44,7 @@ def connect(config: Config, url: str = "", *, database: str | None = None) -> An
     Args:
         config: Supplies the address when `url` is empty, the name of the password's environment variable, the database.
         url: Address as http://user@host:8123/database; https for TLS.
-        database: Default database of the client; "" for the server's own, None for that of the address or of `config`.
+        database: Default database of the client; "" for the server's own, None for that of `database_of`.
 
     Raises:
         ConfigError: The address is no http or https address.
@@ -37,7 +55,7 @@ def connect(config: Config, url: str = "", *, database: str | None = None) -> An
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ConfigError(f"clickhouse.url: expected http://user@host:8123/database, found {address!r}")
     if database is None:
-        database = parts.path.strip("/") or config.clickhouse.database
+        database = database_of(config, address)
     password = os.environ.get(config.clickhouse.password_env) or unquote(parts.password or "")
     try:
         return clickhouse_connect.get_client(
@@ -49,6 +67,7 @@ def connect(config: Config, url: str = "", *, database: str | None = None) -> An
             database=database or None,
             connect_timeout=CONNECT_TIMEOUT_S,
             autogenerate_session_id=False,
+            compress=parts.hostname not in _LOOPBACK,  # costs both sides more than loopback does
             # a proxy of the environment must not see what stays on this machine
             pool_mgr=default_pool_manager() if parts.hostname in _LOOPBACK else None,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
 import sys
 import time
 from typing import Any
@@ -27,7 +26,8 @@ from akbypass.cli.common import (
     store_url_of,
 )
 from akbypass.config import Config
-from akbypass.errors import AkbypassError, ConfigError, ServiceError
+from akbypass.errors import AkbypassError, ConfigError, MissingError, ServiceError
+from akbypass.local import jars
 from akbypass.local.stack import Endpoints, Places
 
 QUERY_ROWS_MAX = 1_000  # rows that a table prints; other formats print all
@@ -50,9 +50,10 @@ def query(sql: str, form: str, config_path: str | None, store_url: str | None) -
     loaded = load_config(config_path, None, store_url)
     with store_client_of(loaded) as client:
         try:
-            result = client.query(sql, settings={"final": 1, "database": loaded.clickhouse.database})
+            result = client.query(sql, settings={"final": 1})
         except Exception as error:  # the driver raises many kinds; each carries the store's own words
-            raise ServiceError(f"store: {error}") from error
+            words = str(error).split("server response: ")[-1].rsplit(" (for url ", 1)[0]
+            raise ServiceError(f"store: {words}") from error
     names, rows = list(result.column_names), result.result_rows
     if form == "csv":
         writer = csv.writer(sys.stdout)
@@ -104,7 +105,12 @@ def tail(
             message = consumer.poll(0.2)
             if message is None or message.error():
                 continue
-            found = batch.decode(topic, message.value(), message.headers())
+            try:
+                found = batch.decode(topic, message.value(), message.headers())
+            except batch.BatchError as problem:
+                words = " ".join(str(problem).split())  # Arrow writes several lines
+                click.echo(f"{topic}[{message.partition()}]@{message.offset()}: {words}", err=True)
+                continue
             lines = found.rows.to_json_lines() if found.rows is not None else []
             for line in lines[: None if limit is None else limit - printed]:
                 sys.stdout.write(line.decode() + "\n")
@@ -163,25 +169,34 @@ def _message_counts(loaded: Config) -> dict[str, int]:
 
 
 def consumer_lags(loaded: Config, bootstrap: str) -> list[tuple[str, int]]:
-    """Messages that each of our consumer groups has not acknowledged yet."""
+    """Messages on the broker that each of our consumer groups has not acknowledged yet.
+
+    A partition that a member reads but nobody has committed counts from its oldest message.
+    """
     admin = AdminClient(transport.client_options(loaded, bootstrap))
     consumer = Consumer({**transport.client_options(loaded, bootstrap), "group.id": f"{loaded.kafka.prefix}status"})
     lags = []
     try:
         groups = sorted(g.group_id for g in admin.list_consumer_groups().result(10).valid)
         for group in (g for g in groups if g.startswith(loaded.kafka.prefix)):
-            request = [ConsumerGroupTopicPartitions(group)]
-            offsets = admin.list_consumer_group_offsets(request)[group].result(10).topic_partitions
             behind = 0
-            for place in offsets:
-                _, high = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=10)
-                behind += max(0, high - max(place.offset, 0))
+            for (topic, partition), offset in _group_offsets(admin, group).items():
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+                behind += max(0, high - max(offset, low))
             lags.append((group.removeprefix(loaded.kafka.prefix), behind))
     except KafkaException as error:
         raise ServiceError(f"broker {bootstrap}: {error}") from error
     finally:
         consumer.close()
     return lags
+
+
+def _group_offsets(admin: AdminClient, group: str) -> dict[tuple[str, int], int]:
+    """Committed offset of every partition that a group has committed or its members read; negative for none."""
+    members = admin.describe_consumer_groups([group])[group].result(10).members
+    offsets = {(p.topic, p.partition): -1 for m in members for p in m.assignment.topic_partitions}
+    committed = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(10)
+    return offsets | {(p.topic, p.partition): p.offset for p in committed.topic_partitions}
 
 
 @click.command()
@@ -213,11 +228,10 @@ def _program(name: str, why: str, *, needed: bool = True) -> tuple[str, bool, st
 
 
 def _java() -> tuple[str, bool, str]:
-    found = shutil.which("java")
-    if found is None:
-        return "java", False, "Java 17 or newer, for the embedded broker"
-    text = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr.splitlines()
-    return "java", True, text[0] if text else found
+    try:
+        return "java", True, f"{jars.find_java()}, Java {jars.JAVA_MIN} or newer"
+    except MissingError as error:
+        return "java", False, str(error)
 
 
 def _layouts() -> tuple[str, bool, str]:

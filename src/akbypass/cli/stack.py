@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,8 +12,9 @@ import click
 import psutil
 
 from akbypass import config as configuration
-from akbypass.cli.common import bootstrap_option, config_option, console, load_config, show
+from akbypass.cli.common import bootstrap_option, config_option, console, load_config, show, store_option
 from akbypass.errors import ServiceError
+from akbypass.local import children
 from akbypass.local.stack import Endpoints, Places, reset, supervise
 
 START_S = 180.0  # the first start resolves the broker's jars
@@ -23,32 +24,49 @@ STOP_S = 60.0
 @click.command()
 @config_option
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
-def up(config_path: str | None, workers: int) -> None:
+@bootstrap_option
+@store_option
+def up(config_path: str | None, workers: int, bootstrap_servers: str | None, store_url: str | None) -> None:
     """Start broker, store, worker and sinks in the background.
 
-    Servers that the configuration names (kafka.bootstrap_servers, clickhouse.url) are used as they are.
+    Servers that the options or the configuration name (kafka.bootstrap_servers, clickhouse.url) are used as they are.
     """
     places = Places.default()
     if Endpoints.read(places) is not None:
         raise ServiceError("already up; see `akbypass status`")
-    configuration.load(config_path)
+    config = load_config(config_path, bootstrap_servers, store_url)
     places.logs.mkdir(parents=True, exist_ok=True)
+    if bootstrap_servers or store_url:
+        config_path = str(places.config)
+        places.config.touch(mode=0o600)  # an address may carry a password
+        places.config.write_text(configuration.dump(config))
     log = places.logs / "supervisor.log"
     command = [sys.executable, "-m", "akbypass.cli", "supervise", "--workers", str(workers)]
     if config_path:
         command += ["--config", os.path.abspath(config_path)]  # noqa: PTH100 - resolve() would follow links
     with log.open("wb") as out:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    deadline = time.monotonic() + START_S
-    with console.status("starting"):
-        while True:
-            found = Endpoints.read(places)
-            if found is not None and found.ready:
-                break
-            if child.poll() is not None or time.monotonic() > deadline:
-                raise ServiceError(f"the stack did not start; {log} ends:\n{log.read_text()[-2000:]}")
-            time.sleep(0.1)
+    try:
+        with console.status("starting"):
+            found = _wait_until_ready(places, child)
+    except BaseException:  # also Ctrl-C: what did not come up must not come up later
+        children.stop(child, STOP_S)
+        raise
+    if found is None:
+        children.stop(child, STOP_S)
+        raise ServiceError(f"the stack did not start; its log ends:\n{children.tail(log)}")
     _print(found)
+
+
+def _wait_until_ready(places: Places, child: subprocess.Popen[bytes]) -> Endpoints | None:
+    """What the supervisor brought up; None when it ended or took too long."""
+    deadline = time.monotonic() + START_S
+    while child.poll() is None and time.monotonic() < deadline:
+        found = Endpoints.read(places)
+        if found is not None and found.ready:
+            return found
+        time.sleep(0.1)
+    return None
 
 
 @click.command(hidden=True)
@@ -67,16 +85,18 @@ def down() -> None:
     """Stop what `akbypass up` started; data stays."""
     places = Places.default()
     found = Endpoints.read(places)
-    if found is None:
+    supervisor = found.supervisor() if found is not None else None
+    if found is None or supervisor is None:
         console.print("nothing is up")
         return
-    os.kill(found.supervisor_pid, signal.SIGTERM)
+    with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+        supervisor.terminate()  # refused by psutil when the number belongs to another process by now
     deadline = time.monotonic() + STOP_S
     with console.status("stopping"):
-        while psutil.pid_exists(found.supervisor_pid) and time.monotonic() < deadline:
+        while found.supervisor() is not None:
+            if time.monotonic() > deadline:
+                raise ServiceError(f"the supervisor {found.supervisor_pid} did not end within {STOP_S:.0f} s")
             time.sleep(0.1)
-    if psutil.pid_exists(found.supervisor_pid):
-        raise ServiceError(f"the supervisor {found.supervisor_pid} did not end within {STOP_S:.0f} s")
     console.print("down")
 
 
@@ -86,15 +106,18 @@ def down() -> None:
 def status(config_path: str | None, bootstrap_servers: str | None) -> None:
     """Show what is up: processes, addresses, and how far readers are behind."""
     found = Endpoints.read(Places.default())
-    if found is None and not bootstrap_servers:
-        console.print("nothing is up")
-        return
+    config = load_config(config_path, bootstrap_servers)
+    bootstrap = config.kafka.bootstrap_servers or (found.bootstrap_servers if found else "")
     if found is not None:
         _print(found)
+    elif bootstrap:
+        console.print("nothing is up on this machine")
+    else:
+        console.print("nothing is up")
+        return
     from akbypass.cli.look import consumer_lags
 
-    config = load_config(config_path, bootstrap_servers)
-    lags = consumer_lags(config, config.kafka.bootstrap_servers or (found.bootstrap_servers if found else ""))
+    lags = consumer_lags(config, bootstrap)
     show("Readers", ["group", "lag (messages)"], [[g, n] for g, n in lags], right=("lag (messages)",))
 
 

@@ -25,7 +25,7 @@ from akbypass.cli.common import (
 )
 from akbypass.cli.progress import EdgeProgress
 from akbypass.errors import EXIT_DAMAGED, ConfigError
-from akbypass.local.memory import limit_arenas
+from akbypass.local.memory import settle_memory
 
 SINKS = ("clickhouse", "audit")
 
@@ -103,7 +103,7 @@ def process(names: tuple[str, ...], member: str, config_path: str | None, bootst
     """Run topologies, all of them by default: filtering, security, latency, latency_windows, feed_quality, books, arbitrage."""
     from akbypass.processors.worker import run_worker
 
-    limit_arenas()
+    settle_memory()
     config = load_config(config_path, bootstrap_servers)
     bootstrap = bootstrap_of(config)
     chosen = processors.choose(names)
@@ -122,12 +122,16 @@ def sink(
 ) -> None:
     """Run sinks, all of them by default: clickhouse (every result), audit (the trail)."""
     from akbypass.sinks.audit.trail import audit_target
+    from akbypass.sinks.clickhouse.migrate import migrate
     from akbypass.sinks.clickhouse.writer import Writer, clickhouse_target
 
-    limit_arenas()
+    settle_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     config = load_config(config_path, bootstrap_servers, store_url)
     bootstrap, url = bootstrap_of(config), store_url_of(config)
+    transport.declare_topics(config, bootstrap, transport.known_topics(), ())
+    with store_client.connect(config, url, database="") as client:
+        migrate(client, store_client.database_of(config, url))
     targets = {"clickhouse": clickhouse_target(config), "audit": audit_target()}
     writers = [Writer(config, bootstrap, store_client.connect(config, url), targets[n], member) for n in names or SINKS]
     failures: list[BaseException] = []

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from akbypass import config as configuration
 from akbypass.config import Config
 from akbypass.errors import ServiceError
@@ -29,6 +31,7 @@ log = logging.getLogger("akbypass.stack")
 RESTARTS_MAX = 5  # of one child within RESTARTS_S; more means that a restart does not help
 RESTARTS_S = 60.0
 WATCH_S = 0.5
+STARTED_S = 5.0  # psutil derives start times from the wall clock, which may be set a little between two looks
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Places:
         return self.home / "logs"
 
     @property
+    def config(self) -> Path:
+        """Configuration of `akbypass up` when options changed it."""
+        return self.home / "up.yaml"
+
+    @property
     def state(self) -> Path:
         """What is up, as JSON."""
         return self.home / "up.json"
@@ -70,6 +78,7 @@ class Endpoints:
     """Where things answer, and the processes behind them."""
 
     supervisor_pid: int = 0
+    supervisor_started_s: float = 0.0  # Unix time; with the pid it names one process
     bootstrap_servers: str = ""
     store_url: str = ""
     config_path: str = ""
@@ -82,10 +91,23 @@ class Endpoints:
         """What is up at these places, None when nothing is."""
         try:
             found = cls(**json.loads(places.state.read_text()))
-            os.kill(found.supervisor_pid, 0)
+            return found if found.supervisor() is not None else None
         except (OSError, ValueError, TypeError):
             return None
-        return found
+
+    @classmethod
+    def of_this_process(cls, config_path: str) -> Endpoints:
+        """Nothing up yet, supervised by this process."""
+        return cls(os.getpid(), psutil.Process().create_time(), config_path=config_path)
+
+    def supervisor(self) -> psutil.Process | None:
+        """The process that supervises; None when it has ended, also when its number is another's by now."""
+        try:
+            process = psutil.Process(self.supervisor_pid)
+            same = abs(process.create_time() - self.supervisor_started_s) < STARTED_S
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
 
     def write(self, places: Places) -> None:
         """Publish atomically."""
@@ -103,10 +125,11 @@ class Stack:
     def __init__(self, places: Places, config: Config, config_path: str = "", workers: int = 1) -> None:
         self.places, self.config, self.config_path = places, config, config_path
         self.workers = workers
-        self.endpoints = Endpoints(os.getpid(), config_path=config_path)
-        self._servers: list[Any] = []
+        self.endpoints = Endpoints.of_this_process(config_path)
+        self._servers: dict[str, Any] = {}  # KafkaServer, StoreServer
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, list[str]] = {}
+        self._logs: dict[str, tuple[Path, ...]] = {}
         self._restarted: dict[str, list[float]] = {}
         self._stopping = threading.Event()
         self._failure: ServiceError | None = None
@@ -137,21 +160,21 @@ class Stack:
         if not points.bootstrap_servers:
             tell("starting Apache Kafka")
             broker = KafkaServer(self.places.kafka, retention_hours=self.config.retention.topics_hours)
-            self._servers.append(broker)
+            self._servers["kafka"], self._logs["kafka"] = broker, broker.logs
             points.bootstrap_servers = broker.start()
             points.pids["kafka"] = broker.pid or 0
         points.store_url = self.config.clickhouse.url
         if not points.store_url:
             tell("starting the ClickHouse store")
             store = StoreServer(self.places.store)
-            self._servers.append(store)
+            self._servers["store"], self._logs["store"] = store, (store.log,)
             points.store_url = store.start()
             points.pids["store"] = store.pid or 0
         tell("preparing topics and tables")
         names = [t.name for t in all_topologies()]
         transport.declare_topics(self.config, points.bootstrap_servers, transport.known_topics(), names)
         with store_client.connect(self.config, points.store_url, database="") as client:
-            migrate(client, self.config.clickhouse.database)
+            migrate(client, store_client.database_of(self.config, points.store_url))
         tell("starting workers and sinks")
         for i in range(self.workers):
             self.add(f"worker-{i}", ["process", "--member", f"worker-{i}"])
@@ -173,6 +196,7 @@ class Stack:
 
     def _spawn(self, name: str) -> None:
         output = self.places.logs / f"{name}.log"
+        self._logs[name] = (output,)
         if output.exists():
             output.replace(output.with_suffix(".log.1"))
         self._children[name] = children.spawn(self._commands[name], output=output, cwd=self.places.home)
@@ -185,31 +209,49 @@ class Stack:
         children.stop(child)
 
     def pid(self, name: str) -> int:
-        """Process of a child, as it is now."""
-        return self._children[name].pid
+        """Process of a part, as it was last started."""
+        return self.endpoints.pids[name]
 
     def check(self) -> None:
-        """Raise ServiceError when a child could not be kept alive."""
+        """Raise ServiceError when a part could not be kept alive."""
         if self._failure is not None:
             raise self._failure
 
     def _watch(self) -> None:
-        while not self._stopping.wait(WATCH_S):
-            for name, child in list(self._children.items()):
-                if child.poll() is None or self._stopping.is_set() or name not in self._children:
-                    continue
-                recent = [t for t in self._restarted.get(name, []) if time.monotonic() - t < RESTARTS_S]
-                if len(recent) >= RESTARTS_MAX:
-                    last = children.tail(self.places.logs / f"{name}.log")
-                    self._failure = ServiceError(
-                        f"{name} ended {len(recent)} times within {RESTARTS_S:.0f} s; its log ends:\n{last}"
-                    )
-                    return
-                log.warning("%s ended with code %s; starting it again", name, child.returncode)
-                self._restarted[name] = [*recent, time.monotonic()]
-                self.endpoints.restarts[name] = self.endpoints.restarts.get(name, 0) + 1
-                self._spawn(name)
-                self.endpoints.write(self.places)
+        try:
+            while not self._stopping.wait(WATCH_S):
+                for name, server in self._servers.items():  # first, as the children need them
+                    if server.pid is None:
+                        self._start_again(name, self._start_server)
+                for name, child in list(self._children.items()):
+                    if child.poll() is not None and name in self._children:
+                        self._start_again(name, self._spawn)
+        except Exception as error:  # whatever it is: nobody would see a watcher that ended
+            if not self._stopping.is_set():
+                self._failure = error if isinstance(error, ServiceError) else ServiceError(str(error))
+
+    def _start_again(self, name: str, start: Callable[[str], None]) -> None:
+        if self._stopping.is_set():
+            return
+        recent = [t for t in self._restarted.get(name, []) if time.monotonic() - t < RESTARTS_S]
+        if len(recent) >= RESTARTS_MAX:
+            last = children.tail(*self._logs[name])
+            raise ServiceError(f"{name} ended {len(recent)} times within {RESTARTS_S:.0f} s; its log ends:\n{last}")
+        log.warning("%s ended; starting it again", name)
+        self._restarted[name] = [*recent, time.monotonic()]
+        start(name)
+        self.endpoints.restarts[name] = self.endpoints.restarts.get(name, 0) + 1
+        self.endpoints.write(self.places)
+
+    def _start_server(self, name: str) -> None:
+        """Start an embedded server again, with its data and at its address."""
+        server = self._servers[name]
+        points = self.endpoints
+        known = points.bootstrap_servers if name == "kafka" else points.store_url
+        found = server.start()
+        points.pids[name] = server.pid or 0
+        if found != known:
+            raise ServiceError(f"{name} came back at {found} because its port was taken; everybody knows it at {known}")
 
     def stop(self) -> None:
         """Stop everything: workers and sinks first, then store and broker."""
@@ -220,9 +262,9 @@ class Stack:
             child.terminate()
         for child in self._children.values():
             children.stop(child)
-        for server in reversed(self._servers):
+        for server in reversed(self._servers.values()):
             server.stop()
-        self._children, self._servers = {}, []
+        self._children, self._servers = {}, {}
         own = Endpoints.read(self.places)
         if own is not None and own.supervisor_pid == os.getpid():
             self.places.state.unlink(missing_ok=True)
@@ -231,9 +273,16 @@ class Stack:
 def supervise(places: Places, config_path: str, workers: int) -> None:
     """Run a stack until SIGTERM or SIGINT; the body of the background process of `akbypass up`."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     stack = Stack(places, configuration.load(config_path or None), config_path, workers)
+
+    def end(*_: Any) -> None:
+        first = not stopping.is_set()
+        stopping.set()
+        if first and not stack.endpoints.ready:
+            raise SystemExit(0)  # a start may take minutes; leaving it stops what it has started
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     with stack:
         while not stopping.wait(WATCH_S):
             stack.check()
@@ -243,4 +292,5 @@ def reset(places: Places) -> None:
     """Delete everything that the embedded servers keep."""
     for part in (places.kafka, places.store, places.logs, places.home / "demo"):
         shutil.rmtree(part, ignore_errors=True)
-    places.state.unlink(missing_ok=True)
+    for file in (places.state, places.config):
+        file.unlink(missing_ok=True)
