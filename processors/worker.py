@@ -39,11 +39,12 @@ log = logging.getLogger("akbypass.worker")
 ADVANCE_S = 0.05  # how long rows may wait for company before the cores step
 ADVANCE_S_MAX = 0.5  # the same when a step takes long: larger steps cost less a row
 CHECKPOINT_S = 3.0  # how often state is saved
-PENDING_ROWS_MAX = 400_000  # rows of one input that may wait for the others before the input is paused
+PENDING_ROWS_MAX = 40_000  # rows of one input that may wait for the others before the input is paused
 BUFFER_MESSAGES = 4  # messages that Faust holds per stream; ours are up to 768 KiB each
 RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by its source; live ones speak every second
 MARK_S = 0.1  # how long a watermark without rows may wait
 DECODED_MAX = 24  # decoded messages that wait for a second topology
+POLL_MESSAGES = 8  # messages taken from the client at once; the rest stays compressed
 FETCH_WAIT_MS = 50  # how long the broker may hold a fetch that has nothing to bring
 FETCH_BYTES = 1024 * 1024  # of one partition at once; messages are smaller
 
@@ -141,6 +142,7 @@ class TopologyWorker:
             broker_session_timeout=10.0,
             broker_heartbeat_interval=2.0,
             broker_max_poll_interval=600.0,
+            broker_max_poll_records=POLL_MESSAGES,
             consumer_group_instance_id=f"{member}-{self.topology.name}",
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=FETCH_BYTES,
@@ -162,6 +164,7 @@ class TopologyWorker:
                 await asyncio.sleep(ADVANCE_S)
                 with _fatal(self.topology.name):
                     self._advance_when_due()
+                    await self._resume()
 
         @app.task
         async def checkpoint() -> None:
@@ -278,6 +281,20 @@ class TopologyWorker:
 
     # -- output ----------------------------------------------------------------------------------------------------
 
+    async def _resume(self) -> None:
+        """Read on the inputs that were paused and are not far ahead any more.
+
+        Faust drops what it had fetched of a paused partition, so reading starts at the offset that is wanted next.
+        """
+        for position in list(self.paused):
+            partition = self.partitions.get(position.partition)
+            topic = self._names[position.topic]
+            if partition is None or self._waiting(partition, topic) >= PENDING_ROWS_MAX // 2:
+                continue
+            await self.app.consumer.seek(position, partition.progress.wanted_offset[topic])
+            self.paused.discard(position)
+            self.app.consumer.resume_partitions({position})
+
     def _advance_when_due(self) -> None:
         started_s = time.monotonic()
         if started_s >= self._due_s:
@@ -291,15 +308,6 @@ class TopologyWorker:
                 self._publish(partition, emission)
             for writer in partition.writers.values():
                 writer.mark()
-        resumed = {
-            tp
-            for tp in self.paused
-            if tp.partition not in self.partitions
-            or self._waiting(self.partitions[tp.partition], self._names[tp.topic]) < PENDING_ROWS_MAX // 2
-        }
-        if resumed:
-            self.app.consumer.resume_partitions(resumed)
-            self.paused -= resumed
 
     def _publish(self, partition: _Partition, emission: Emission) -> None:
         writer = partition.writers.get(emission.run_id)

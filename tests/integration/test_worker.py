@@ -20,6 +20,7 @@ from akbypass import batch, topics, transport
 from akbypass.checkpoint import Checkpoint, CheckpointStore, pack, read_checkpoints
 from akbypass.config import Config, Kafka
 from akbypass.offline import Offline
+from akbypass.processors.worker import PENDING_ROWS_MAX
 from akbypass.rows import Rows
 from akbypass.transport import Publisher, RunWriter
 from tests.backends import Broker
@@ -172,6 +173,39 @@ def test_unfinished_checkpoint_leaves_the_one_before(stores: Any) -> None:
     store.publisher.produce(store.topic, 2, b"torn", f"2/{store._owner}/1/0".encode(), [])
     store.publisher.flush()
     assert stores()[1]().meta["at"] == 1
+
+
+def test_an_input_far_ahead_is_paused_and_read_on(kafka_server: Broker, tmp_path: Path) -> None:
+    """Packets come long before orders: the worker holds packets back, then takes every one of them, in order."""
+    config = Config(kafka=Kafka(prefix=f"p{secrets.token_hex(4)}."))
+    bootstrap = kafka_server.bootstrap_servers
+    transport.declare_topics(config, bootstrap, transport.known_topics(), ["toy"])
+    publisher, run_id = Publisher(config, bootstrap), secrets.token_hex(8)
+    writer = RunWriter(publisher, run_id, 0, 1)
+    expected: list[Rows] = []
+    offline = Offline(config, (TOY,), run_id, 1, lambda _, rows: expected.append(rows))
+    steps = 5 * PENDING_ROWS_MAX // STEP * config.kafka.partitions // 3  # well above the limit in every partition
+    for step in range(steps):
+        rows = packets(step * STEP)
+        watermark = int(rows["run_ns"][-1])
+        offline.feed({"packets": rows}, 0, watermark, watermark + 1 if step == steps - 1 else None)
+        writer.write({"packets": rows}, watermark, None, marked=["packets"])
+    publisher.flush()
+    workers = Workers(bootstrap, config.kafka.prefix, tmp_path)
+    workers.start("w0")
+    time.sleep(15)  # it has read what it may
+    writer.write({}, watermark, watermark + 1, marked=["packets", "orders"], ending=topics.CAPTURE_TOPICS)
+    publisher.flush()
+    deadline = time.monotonic() + 60
+    while True:
+        rows_by_id, repeats, differ, ends = read(config, bootstrap)
+        if len(ends) == config.kafka.partitions**2 or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    assert workers.stop() == [0]
+    assert "LostMessagesError" not in (tmp_path / "w0.log").read_text()
+    assert (len(rows_by_id), repeats, differ) == (steps * STEP, 0, 0)
+    assert rows_by_id == {row["id"]: row for rows in expected for row in rows.to_dicts()}
 
 
 def test_a_crash_of_any_topology_ends_the_worker(kafka_server: Broker, tmp_path: Path) -> None:

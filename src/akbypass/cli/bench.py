@@ -45,6 +45,7 @@ class Measurement:
     packets: int
     seconds: float
     costs: list[Cost]
+    together_mib: float = 0.0  # pipeline: highest sum of proportional set sizes of capture, worker and sink
 
     @property
     def rate(self) -> float:
@@ -116,14 +117,18 @@ def bench_pipeline(warm: Any, day: Any) -> Measurement:
         with Stack(Places(Path(home)), config, str(config_path)) as stack:
             points = stack.endpoints
             with store_client.connect(config, points.store_url) as client:
+                together = [0.0]
+
+                def watch(*pids: int) -> None:
+                    parts = (*pids, points.pids["worker-0"], points.pids["sink"])
+                    together[0] = max(together[0], sum(_shared_mib(p) for p in parts))
 
                 def through(capture: Path) -> tuple[Cost, float]:
                     started_s = time.monotonic()
-                    cost = _command(
-                        ["capture", str(capture), "--config", str(config_path), "--bootstrap-servers", points.bootstrap_servers]
-                    )  # fmt: skip
+                    arguments = ["capture", str(capture), "--config", str(config_path)]
+                    cost = _command([*arguments, "--bootstrap-servers", points.bootstrap_servers], watch)
                     run_id = _edge(config, capture).run_id
-                    results.wait_for_run(client, config, run_id, 1, STALLED_S)
+                    results.wait_for_run(client, config, run_id, 1, STALLED_S, lambda done, whole: watch())
                     return cost, time.monotonic() - started_s
 
                 through(warm.capture)
@@ -131,7 +136,7 @@ def bench_pipeline(warm: Any, day: Any) -> Measurement:
                 capture_cost, seconds = through(day.capture)
                 costs = [capture_cost]
                 costs += [Cost(part, _cpu_s(pid) - before[part], _peak_mib(pid)) for part, pid in points.pids.items()]
-        return Measurement("pipeline", _packets(day), seconds, costs)
+        return Measurement("pipeline", _packets(day), seconds, costs, together[0])
 
 
 def _edge(config: Any, capture: Path) -> Any:
@@ -145,8 +150,8 @@ def _packets(day: Any) -> int:
     return int(orjson.loads(Path(day.truth).read_bytes())["packets"])
 
 
-def _command(arguments: list[str]) -> Cost:
-    """Run one of our commands to its end and return what it used."""
+def _command(arguments: list[str], watch: Callable[[int], None] = lambda pid: None) -> Cost:
+    """Run one of our commands to its end and return what it used; `watch` is called with its process now and then."""
     with tempfile.TemporaryFile() as said:
         command = [sys.executable, "-m", "akbypass.cli", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
@@ -156,7 +161,8 @@ def _command(arguments: list[str]) -> Cost:
                 OSError, StopIteration
             ):  # its own peak; ru_maxrss would count the process it came from
                 memory_mib = max(memory_mib, _peak_mib(process.pid))
-            time.sleep(0.02)
+                watch(process.pid)
+            time.sleep(0.1)
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
@@ -165,6 +171,12 @@ def _command(arguments: list[str]) -> Cost:
                 f"akbypass {arguments[0]} ended with code {process.returncode}: {said.read().decode()[-1000:]}"
             )
     return Cost(arguments[0], usage.ru_utime + usage.ru_stime, memory_mib)
+
+
+def _shared_mib(pid: int) -> float:
+    """Proportional set size: memory of a process in which shared pages count once among those that share them (Linux)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1]) / 1024
 
 
 def _cpu_s(pid: int) -> float:
@@ -223,9 +235,9 @@ def page(found: list[Measurement], seconds: float, seed: int) -> str:
         lines.append(f"| {' | '.join(_COLUMNS)} |\n|---|---:|---:|---:|\n")
         lines += [f"| {part} | {cpu:.2f} | {each:.2f} | {mib:,} |\n" for part, cpu, each, mib in _rows(m)]
         if m.name == "pipeline":
-            ours = sum(c.memory_mib for c in m.costs if c.part not in ("kafka", "store"))
             lines.append(
-                f"\nCapture, worker and sink together peak at {ours:,.0f} MiB; broker and store stand apart.\n"
+                f"\nCapture, worker and sink together peak at {m.together_mib:,.0f} MiB (sum of their proportional set sizes, "
+                "in which the libraries that they share count once); broker and store stand apart.\n"
             )
             lines.append(
                 "Seconds run from the start of the capture process to the last stored result, start-up of the capture included.\n"
