@@ -29,17 +29,26 @@ def expected_ends(config: Config, captures: int) -> dict[str, int]:
     return expected
 
 
+def _ends_found(client: Any, expected: Mapping[str, int], run_id: str) -> int:
+    """How many of the expected end markers of a run the store holds."""
+    query = "SELECT sink, uniqExact(topic, partition, source) FROM run_ends WHERE run_id = {run:String} GROUP BY sink"
+    found = {s: int(n) for s, n in client.query(query, parameters={"run": run_id}).result_rows}
+    return sum(min(found.get(s, 0), n) for s, n in expected.items())
+
+
+def is_stored(client: Any, config: Config, run_id: str, captures: int) -> bool:
+    """Whether every sink has written everything of a run."""
+    expected = expected_ends(config, captures)
+    return _ends_found(client, expected, run_id) == sum(expected.values())
+
+
 def wait_for_run(
     client: Any, config: Config, run_id: str, captures: int, timeout_s: float, on_wait: Callable[[int, int], None] = lambda done, all_: None
 ) -> None:  # fmt: skip
     """Wait until every sink has written everything of a run; raises ServiceError when nothing moves for `timeout_s`."""
     expected, last, moved_s = expected_ends(config, captures), -1, time.monotonic()
-    query = (
-        "SELECT sink, uniqExact(topic, partition, source) FROM run_ends WHERE run_id = {run:String} GROUP BY sink"
-    )  # fmt: skip
     while True:
-        found = {s: int(n) for s, n in client.query(query, parameters={"run": run_id}).result_rows}
-        done = sum(min(found.get(s, 0), n) for s, n in expected.items())
+        done = _ends_found(client, expected, run_id)
         on_wait(done, sum(expected.values()))
         if done == sum(expected.values()):
             return

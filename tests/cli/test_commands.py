@@ -8,9 +8,14 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 
+from akbypass import cli, truth
+from akbypass.cli import demo, report
+from akbypass.local.stack import Places
 from akbypass.offline import RESULTS
 from tests.support import ROOT, data
 
@@ -186,6 +191,73 @@ def test_dumped_configuration_is_a_configuration(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_bytes(akbypass("check", "--dump").stdout)
     assert akbypass("check", "--config", config, "--dump").stdout == config.read_bytes()
+
+
+def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    """`decode FILE | head -1` ends with 0 and without a word, though most of the output was never read."""
+    file = tmp_path / "a.pcap"
+    file.write_bytes(pcap(*(tcp(order(1), 1, port) for port in range(40_000, 42_000))))
+    command = [sys.executable, "-m", "akbypass.cli", "decode", str(file), "--topic", "orders"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert b"ord1" in process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        assert process.wait(60) == 0
+    assert "Traceback" not in said and "Broken pipe" not in said and "Exception ignored" not in said
+
+
+def test_wrong_arguments_end_with_usage() -> None:
+    """An unknown option ends with code 2, its name and the usage; --help and --version with 0."""
+    done = akbypass("decode", "--nonsense")
+    assert done.returncode == 2
+    assert "Usage: akbypass decode" in done.stderr.decode() and "--nonsense" in done.stderr.decode()
+    assert akbypass("--help").returncode == akbypass("--version").returncode == 0
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (click.Abort, 1)])
+def test_interrupted_command_has_its_code(
+    error: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends with 130 as shells have it; a question that was declined with 1."""
+
+    def stop(_: click.Context) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.cli, "invoke", stop)
+    monkeypatch.setattr(sys, "argv", ["akbypass", "check"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+
+
+@pytest.mark.parametrize(("found", "code"), [([], 1), ([{"id": "x"}], 0)])
+def test_demo_that_differs_from_the_truth_fails(
+    found: list[object], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Findings that are missing end the demo with 1; the same findings with 0."""
+    (tmp_path / "truth.json").write_text("{}")
+    (tmp_path / "c.yaml").write_text("{}")
+    (tmp_path / "a.pcap").write_bytes(pcap(tcp(order(1), 1)))
+    day = SimpleNamespace(capture=tmp_path / "a.pcap", truth=tmp_path / "truth.json", config=tmp_path / "c.yaml")
+    monkeypatch.setattr(demo.Places, "default", lambda: Places(tmp_path))
+    monkeypatch.setattr(demo, "_simulated_day", lambda *_: day)
+    monkeypatch.setattr(demo, "_through", lambda *_: {"alerts": found})
+    missing = [SimpleNamespace(missing=[] if found else ["an alert"], invented=[])]
+    monkeypatch.setattr(truth, "compare", lambda *_: missing)
+    monkeypatch.setattr(truth, "render", lambda _: "")
+    monkeypatch.setattr(sys, "argv", ["akbypass", "demo"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    assert ("1 findings differ from the truth" in capsys.readouterr().err) == bool(code)
+
+
+def test_run_that_is_stored_already_has_no_rate() -> None:
+    """A repeated run is shown as such; a first one with its packets a second."""
+    assert report._pace(1_000, None, False) == "; already stored by an earlier run; shown again"
+    assert report._pace(1_000, 2.0, False) == " in 2.0 s (500 packets/s from capture to stored result)"
+    assert report._pace(1_000, 2.0, True) == " in 2.0 s"
 
 
 def test_library_example_runs(tmp_path: Path) -> None:

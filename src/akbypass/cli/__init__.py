@@ -1,17 +1,22 @@
 """The command `akbypass`: options, tables and exit codes; every command hands over to the stage that does the work.
 
 Exit codes: 0 done; 1 failed, or findings that differ from the truth; 2 wrong arguments, configuration or layout;
-3 a capture that cannot be read; 4 something missing on this machine; 5 broker or store; 6 a damaged capture.
+3 a capture that cannot be read; 4 something missing on this machine; 5 broker or store; 6 a damaged capture;
+130 interrupted. A reader of our output that goes away, as `head` does, ends a command with 0.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from akbypass import __version__
 from akbypass.errors import AkbypassError
+
+STDOUT = 1  # file descriptor
+EXIT_INTERRUPTED = 130  # what a shell gives for SIGINT
 
 
 @click.group(
@@ -38,13 +43,37 @@ def _register() -> None:
 
 
 def main() -> None:
-    """Run the command line; errors of ours become one message and their exit code."""
+    """Run the command line; errors become one message and their exit code."""
     _register()
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """Run the command that was asked for; returns its exit code."""
     try:
-        cli(prog_name="akbypass")
+        code = cli(prog_name="akbypass", standalone_mode=False)  # the code of --help and its like, else None
+        sys.stdout.flush()  # here, where a reader that went away is no error
+        return code or 0
     except AkbypassError as error:
         click.echo(f"akbypass: {error}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stderr.close()
-        sys.exit(0)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt):
+            return EXIT_INTERRUPTED
+        click.echo("Aborted!", err=True)
+        return 1
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # click makes an exit with 1 of it in any mode
+            return _reader_gone()
+        raise
+
+
+def _reader_gone() -> int:
+    """Let what is still buffered go nowhere, so that the interpreter does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    return 0

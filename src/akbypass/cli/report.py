@@ -35,12 +35,15 @@ _REJECTED = """
 SELECT reason, count(), any(detail) FROM rejected FINAL WHERE run_id = {run:String} GROUP BY reason ORDER BY reason LIMIT 12"""
 
 
-def run_report(client: Any, edge: Any, sent: Mapping[str, int], elapsed_s: float, live: bool) -> None:
-    """Print packets and messages decoded, feed quality, quotes, verdicts, latencies, opportunities and alerts of a run."""
+def run_report(client: Any, edge: Any, sent: Mapping[str, int], elapsed_s: float | None, live: bool) -> None:
+    """Print packets and messages decoded, feed quality, quotes, verdicts, latencies, opportunities and alerts of a run.
+
+    `elapsed_s` is None when the store had all of the run before: topologies drop a repeated run, so no time tells anything.
+    """
     totals = edge.totals()
-    rate = totals["packets"] / max(elapsed_s, 1e-9)
-    speed = "" if live else f" ({rate:,.0f} packets/s from capture to stored result)"
-    console.print(f"\n[bold]Run {edge.run_id}[/]: {totals['packets']:,} packets in {elapsed_s:.1f} s{speed}")
+    console.print(
+        f"\n[bold]Run {edge.run_id}[/]: {totals['packets']:,} packets{_pace(totals['packets'], elapsed_s, live)}"
+    )
     decoded = [[t.replace("_", " "), sent[t]] for t in ("packets", "feed_frames", "market_data", "orders", "rejected")]
     dropped = [[reason.replace("_", " "), n] for reason, n in totals.items() if reason.startswith("dropped_")]
     show("Decoded", ["what", "count"], decoded + dropped, right=("count",))
@@ -60,6 +63,13 @@ def run_report(client: Any, edge: Any, sent: Mapping[str, int], elapsed_s: float
         ["topology", "kind", "entity", "severity", "state", "value", "threshold", "unit"],
     )
     _table(client, edge, "Rejected", _REJECTED, ["reason", "count", "for example"])
+
+
+def _pace(packets: int, elapsed_s: float | None, live: bool) -> str:
+    if elapsed_s is None:
+        return "; already stored by an earlier run; shown again"
+    rate = f" ({packets / max(elapsed_s, 1e-9):,.0f} packets/s from capture to stored result)"
+    return f" in {elapsed_s:.1f} s" + ("" if live else rate)
 
 
 def _table(client: Any, edge: Any, title: str, sql: str, columns: list[str], right: tuple[str, ...] = ()) -> None:
