@@ -7,6 +7,7 @@ written, so a writer that was killed between insert and commit reads some messag
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from urllib3.exceptions import HTTPError
 
 from akbypass import batch, schemas, topics
 from akbypass.batch import Batch, BatchError
@@ -32,6 +35,9 @@ RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
 RETRIES_S = 600.0  # after this long without the store the sink gives up
 MESSAGES_MAX = 64  # messages taken from the consumer at once
 POLL_S = 0.1
+# Codes of ClickHouse that pass: too slow, too busy, out of memory, too many parts, outcome unknown.
+PASSING = (159, 202, 241, 252, 319)
+ANSWERS = (OSError, HTTPError, DatabaseError)  # of the way to the store and of the store; any other error is our fault
 
 Convert = Callable[[str, Rows, str], Rows]  # topic, rows, run_id
 
@@ -101,6 +107,10 @@ class Writer:
             self.flush()
         finally:
             self.consumer.close()
+            log.info(
+                "%s: %d rows written, %d rows dropped as repeats, %d messages rejected",
+                self.target.name, self.rows_written, self.repeats, self.rejected,
+            )  # fmt: skip
 
     def _assigned(self, consumer: Any, partitions: Any) -> None:
         self._forget()
@@ -170,7 +180,8 @@ class Writer:
                 "WHERE run_id = {run:String} AND _topic = {topic:String} AND _partition = {partition:Int32} GROUP BY _source"
             )
             parameters = {"run": run_id, "topic": topic, "partition": partition}
-            result = self._retrying(lambda: self.client.query(query, parameters=parameters))
+            what = f"read the last order keys of {topic}[{partition}]"
+            result = self._retrying(what, lambda: self.client.query(query, parameters=parameters))
             self._last[place] = {int(s): (int(k[0]), int(k[1]), int(k[2]), int(k[3])) for s, k in result.result_rows}
         return self._last[place]
 
@@ -205,12 +216,14 @@ class Writer:
             return
         for table, buffer in self._tables.items():
             for block in _by_month(table, pa.concat_tables(buffer.batches)):
-                self._retrying(partial(self.client.insert_arrow, table, block, settings={"async_insert": 0}))
+                insert = partial(self.client.insert_arrow, table, block, settings={"async_insert": 0})
+                self._retrying(f"write {block.num_rows} rows of {table}", insert)
                 self.rows_written += block.num_rows
         if self._ends:
             names = ["sink", "run_id", "topic", "partition", "source", "sources", "end_ns"]
             ends = self._ends
-            self._retrying(lambda: self.client.insert("run_ends", ends, column_names=names))
+            insert = partial(self.client.insert, "run_ends", ends, column_names=names)
+            self._retrying(f"write {len(ends)} rows of run_ends", insert)
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._next.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=False)
@@ -218,26 +231,28 @@ class Writer:
             log.warning("offsets were not committed, their rows will be dropped as repeats: %s", error)
         self._tables, self._ends, self._next = {}, [], {}
 
-    def _retrying(self, act: Callable[[], Any]) -> Any:
-        """Try until the store has done it; meanwhile nothing is read, so the broker holds what waits."""
+    def _retrying(self, what: str, act: Callable[[], Any]) -> Any:
+        """Try until the store has done it or `stopping`; meanwhile nothing is read, so the broker holds what waits."""
         pause_s, deadline = 0.1, time.monotonic() + RETRIES_S
         while True:
             try:
                 return act()
-            except Exception as error:  # the driver raises many kinds for an absent store
-                if time.monotonic() > deadline or not _may_pass(error):
-                    raise ServiceError(f"store: {error}") from error
-                log.warning("store did not take an insert, trying again in %.1f s: %.200s", pause_s, error)
-            time.sleep(pause_s)
+            except ANSWERS as error:
+                if self.stopping or time.monotonic() > deadline or not _may_pass(error):
+                    raise ServiceError(f"store: could not {what}, nothing is committed past it: {error}") from error
+                log.warning("could not %s, trying again in %.1f s: %.200s", what, pause_s, error)
+            wake_s = time.monotonic() + pause_s
+            while not self.stopping and time.monotonic() < wake_s:
+                time.sleep(POLL_S)
             pause_s = min(pause_s * 2, RETRY_S_MAX)
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether another try can help: the store was absent or too busy, as opposed to having said no."""
-    text = str(error)
-    return "Code:" not in text or any(
-        code in text for code in ("Code: 159.", "Code: 202.", "Code: 241.", "Code: 252.", "Code: 319.")
-    )
+    code = re.search(r"[Cc]ode: (\d+)", str(error))
+    if code is None:
+        return isinstance(error, OSError | HTTPError | OperationalError)
+    return int(code[1]) in PASSING
 
 
 def _placed(rows: pa.RecordBatch, run_id: str, topic: str, partition: int, offset: int, source: int) -> pa.Table:

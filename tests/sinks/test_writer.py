@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from akbypass import store_client, topics, transport
 from akbypass.batch import Message
 from akbypass.config import ClickHouse, Config, Kafka
+from akbypass.errors import ServiceError
 from akbypass.rows import Rows, address_bytes
 from akbypass.sinks.audit.trail import audit_target, to_trail
 from akbypass.sinks.clickhouse.migrate import migrate
@@ -175,3 +178,69 @@ def test_audit_trail_has_orders_and_verdicts(place: Place) -> None:
         ("verdict", "::", 0, "TCP", "BLOCK", "Block", None, None),
     ]
     assert to_trail("orders", order, "r1")["id"] != to_trail("orders", order, "r2")["id"]
+
+
+class Failing:
+    """A client whose every insert raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.tries = error, 0
+
+    def insert_arrow(self, *_: Any, **__: Any) -> None:
+        """Fail."""
+        self.tries += 1
+        raise self.error
+
+
+def flushing(client: Failing) -> Writer:
+    """A writer with three rows to insert; it has no broker, and needs none before the commit."""
+    writer = Writer(Config(), "127.0.0.1:1", client, clickhouse_target(Config()))
+    writer.consumer.close()
+    writer._buffer("latency", pa.Table.from_batches([latency(3).to_arrow()]))
+    writer._next["latency", 0] = 3
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (TypeError("a fault of ours"), TypeError),
+        (pa.ArrowInvalid("a fault of ours"), pa.ArrowInvalid),
+        (DatabaseError("Received ClickHouse exception, code: 16, server response: Code: 16. no such column"), ServiceError),
+        (OperationalError("Code: 60. DB::Exception: no such table"), ServiceError),
+    ],
+    ids=["type", "arrow", "column", "table"],
+)  # fmt: skip
+def test_what_cannot_pass_is_not_tried_again(error: Exception, raised: type[Exception]) -> None:
+    """A fault of ours, and a refusal of the store, end the sink at the first try."""
+    client = Failing(error)
+    with pytest.raises(raised, match=str(error)[-12:]):
+        flushing(client).flush()
+    assert client.tries == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError("no one there"),
+        OperationalError("Error: connection refused"),
+        DatabaseError("Received ClickHouse exception, code: 241, server response: Code: 241. memory"),
+    ],
+    ids=["connection", "driver", "memory"],
+)
+def test_stopping_ends_the_wait_for_the_store(error: Exception) -> None:
+    """A store that is absent or busy is tried again until the sink is stopped, which says what was not written."""
+    client = Failing(error)
+    writer = flushing(client)
+
+    def stop() -> None:
+        while client.tries < 2:
+            time.sleep(0.01)
+        writer.stopping = True
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    with pytest.raises(ServiceError, match="could not write 3 rows of latency, nothing is committed past it"):
+        writer.flush()
+    thread.join()
+    assert 2 <= client.tries <= 4
