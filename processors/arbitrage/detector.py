@@ -27,6 +27,7 @@ from akbypass.schemas import NULL_INT64
 GROUPS_FIRST, LEGS_FIRST, EDGES_FIRST = 64, 256, 256  # rows at the start; each grows by doubling
 EVENTS_ROOM = 4_096  # events that one kernel call can write beyond those of open edges
 STAMP_NS = 1  # half-width of a duration between two stamps of one clock
+EDGE_MODELS = {"simple": edges.run_simple}  # thresholds.edge_model → the kernel that takes quotes under it
 MATRIX = {
     edges.RUN_NS: "run_ns", edges.CAPTURE_ID: "capture_id", edges.CAPTURE_POS: "capture_pos", edges.SUB: "sub",
     edges.STATE: "state", edges.BID: "bid_price_nanos", edges.BID_QUANTITY: "bid_quantity_nanos",
@@ -39,6 +40,7 @@ class ArbitrageCore:
 
     def __init__(self, config: Config, run_id: str, partition: int) -> None:
         self.run_id = run_id
+        self.take_quotes = EDGE_MODELS[config.thresholds.edge_model]
         self.cost_nanos = config.thresholds.edge_cost_nanos
         scalars = np.zeros(edges.SCALARS, np.int64)
         scalars[edges.FREE], scalars[edges.NEXT_DUE] = edges.NONE, edges.NEVER
@@ -74,7 +76,7 @@ class ArbitrageCore:
         at, need = 0, edges.DONE
         while at < len(matrix):
             events = self._events_buffer()
-            n, at, need = edges.run(self.tables, matrix, at, events)
+            n, at, need = self.take_quotes(self.tables, matrix, at, events)
             found.append(events[:n])
             self._make_room(need)
         found.append(self._finish(watermark_ns, end))

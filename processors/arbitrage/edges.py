@@ -157,6 +157,12 @@ def _is_price(price: int, quantity: int) -> bool:
 
 
 @kernel
+def simple_edge(t: Tables, buy: int, sell: int) -> Any:
+    """Edge model `simple`: best bid − best ask, before costs; both must be prices."""
+    return t.legs[sell, BID] - t.legs[buy, ASK]
+
+
+@kernel
 def _write(t: Tables, e: int, events: Array, n: int, revision: int, reason: int, run_ns: int, leg: int) -> int:
     """Write an event that a leg's latest quote has caused; returns the count of events."""
     for k in range(EDGE_WIDTH):
@@ -187,7 +193,7 @@ def _open(t: Tables, g: int, buy: int, sell: int, by: int) -> Any:
     t.edges[e, E_NEXT], t.groups[g, G_EDGES] = t.groups[g, G_EDGES], e
     t.edges[e, E_OPENED], t.edges[e, E_CAPTURE_ID] = t.legs[by, RUN_NS], t.legs[by, CAPTURE_ID]
     t.edges[e, E_CAPTURE_POS], t.edges[e, E_SUB] = t.legs[by, CAPTURE_POS], t.legs[by, SUB]
-    t.edges[e, E_EDGE] = t.edges[e, E_EDGE_MAX] = bid - ask
+    t.edges[e, E_EDGE] = t.edges[e, E_EDGE_MAX] = simple_edge(t, buy, sell)
     t.edges[e, E_QUANTITY] = min(t.legs[buy, ASK_QUANTITY], t.legs[sell, BID_QUANTITY])
     t.edges[e, E_BUY_PRICE], t.edges[e, E_SELL_PRICE] = ask, bid
     for k in range(2):
@@ -218,7 +224,7 @@ def _judge(t: Tables, g: int, buy: int, sell: int, by: int, events: Array, n: in
     now_ns = t.legs[by, RUN_NS]
     has_edge = _is_price(t.legs[buy, ASK], t.legs[buy, ASK_QUANTITY])
     has_edge &= _is_price(t.legs[sell, BID], t.legs[sell, BID_QUANTITY])
-    has_edge = has_edge and t.legs[sell, BID] - t.legs[buy, ASK] > t.scalars[EDGE_MIN]
+    has_edge = has_edge and simple_edge(t, buy, sell) > t.scalars[EDGE_MIN]
     e = _find_edge(t, g, buy, sell) if t.groups[g, G_EDGES] != NONE else NONE
     if e == NONE and not has_edge:
         return n
@@ -238,7 +244,7 @@ def _judge(t: Tables, g: int, buy: int, sell: int, by: int, events: Array, n: in
         n = _write(t, e, events, n, 1, reason, now_ns, by)
         _close(t, e)
         return n
-    t.edges[e, E_EDGE_MAX] = max(t.edges[e, E_EDGE_MAX], t.legs[sell, BID] - t.legs[buy, ASK])
+    t.edges[e, E_EDGE_MAX] = max(t.edges[e, E_EDGE_MAX], simple_edge(t, buy, sell))
     t.edges[e, E_DUE] = _due(t, buy, sell)
     return n
 
@@ -262,8 +268,8 @@ def expire(t: Tables, until_ns: int, events: Array, n: int) -> int:
 
 
 @kernel
-def run(t: Tables, q: Array, start: int, events: Array) -> tuple[int, int, int]:
-    """Take quotes from `start` on; returns (count of events, quote at which it stopped, what it needs)."""
+def run_simple(t: Tables, q: Array, start: int, events: Array) -> tuple[int, int, int]:
+    """Take quotes under the edge model `simple`, from `start` on; returns (count of events, quote at which it stopped, what it needs)."""
     n = 0
     for i in range(start, q.shape[0]):
         if n + CHANGES_MAX + t.scalars[N_EDGES] > events.shape[0]:

@@ -31,6 +31,9 @@ def simple_score(gaps: int, large_packets: int) -> float:
     return float(max(0, 100 - 10 * gaps - 5 * large_packets))
 
 
+SCORE_MODELS = {"simple": simple_score}  # thresholds.score_model → gaps, large packets → score
+
+
 class Table:
     """Rows that are made one by one, kept as columns until the step ends."""
 
@@ -92,6 +95,7 @@ class WindowRows(Table):
         self.window_ns = config.thresholds.window_ms * 1_000_000
         self.threshold = config.thresholds.score_alert
         self.model = config.thresholds.score_model.encode()
+        self.score = SCORE_MODELS[config.thresholds.score_model]
         self.clock = config.points[0].clock.encode() if config.points else b""
         self.firing: dict[bytes, tuple[str, int]] = {}  # feed → id and revision of the alert that holds
 
@@ -99,7 +103,7 @@ class WindowRows(Table):
         """Add the window of a line that ends at end_ns; returns its score."""
         c = counters.tolist()
         start = end_ns - self.window_ns
-        score = simple_score(c[t.GAPS], c[t.LARGE])
+        score = self.score(c[t.GAPS], c[t.LARGE])
         name = make_id(
             "feed_quality/feed_quality", self.run_id, session.feed, session.name, line, start, session.serial
         )

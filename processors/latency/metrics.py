@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from akbypass.rows import Rows
 
-PREFERRED = ("order_ack", "tcp_rtt")  # what latency_us means, best first (preset order_ack_median)
+# thresholds.latency_model → the kinds whose median in a window is a venue's latency, best first
+LATENCY_MODELS = {"order_ack_median": ("order_ack", "tcp_rtt")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class TradingMetrics:
     window_end_ns: int
 
 
-def metrics_from_windows(rows: Rows) -> dict[str, TradingMetrics]:
-    """Return the metrics of each venue by name from latency_windows rows in any order; pure."""
+def metrics_from_windows(rows: Rows, model: str = "order_ack_median") -> dict[str, TradingMetrics]:
+    """Return the metrics of each venue by name from latency_windows rows in any order, by a latency model; pure."""
     last: dict[tuple[str, str], dict[str, object]] = {}
     for row in rows.to_dicts():
         key = (row["venue"], row["kind"])
@@ -40,7 +41,9 @@ def metrics_from_windows(rows: Rows) -> dict[str, TradingMetrics]:
         if row["session"] is None and (known is None or row["window_start_ns"] >= known["window_start_ns"]):
             last[key] = row
     venues = sorted({venue for venue, _ in last})
-    found = {venue: next((last[venue, k] for k in PREFERRED if (venue, k) in last), None) for venue in venues}
+    found = {
+        venue: next((last[venue, k] for k in LATENCY_MODELS[model] if (venue, k) in last), None) for venue in venues
+    }
     return {venue: _metrics(row) for venue, row in found.items() if row is not None}
 
 

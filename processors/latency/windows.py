@@ -24,6 +24,7 @@ from akbypass.config import Config
 from akbypass.kernel import kernel
 from akbypass.order import hash_columns, make_id, restrict
 from akbypass.processors.latency.correlator import CLOCK_SOURCE
+from akbypass.processors.latency.metrics import LATENCY_MODELS
 from akbypass.rows import NULL_INT64, Array, Rows
 
 _SCHEMA = schemas.load("latency_windows")
@@ -90,6 +91,7 @@ class LatencyWindowsCore:
     def __init__(self, config: Config, run_id: str, partition: int) -> None:
         self._run_id = run_id
         self._window_ns = config.thresholds.window_ms * 1_000_000
+        self._preferred = [KINDS.index(k) for k in LATENCY_MODELS[config.thresholds.latency_model]]
         self._targets: dict[bytes, int] = {}  # venue → ns
         for e in config.exchanges:
             if e.latency_target_us is not None:
@@ -148,7 +150,7 @@ class LatencyWindowsCore:
             if not key[1]:
                 medians[key[0], key[2]] = row
         for venue in sorted(self._targets):
-            judged = medians.get((venue, ORDER_ACK)) or medians.get((venue, TCP_RTT))
+            judged = next((medians[venue, k] for k in self._preferred if (venue, k) in medians), None)
             if judged is not None:
                 alerts.extend(self._judge(venue, judged))
         self._window = None

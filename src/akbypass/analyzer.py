@@ -102,7 +102,7 @@ class HFTNetworkAnalyzer:
         """Latency and jitter per venue over the last window in which it had any; venues without samples are absent."""
         from akbypass.processors.latency.metrics import metrics_from_windows
 
-        return metrics_from_windows(self.rows("latency_windows"))
+        return metrics_from_windows(self.rows("latency_windows"), self.config.thresholds.latency_model)
 
     def export(self, prefix: str) -> list[Path]:
         """Write PREFIX.json with all results and PREFIX.<result>.csv for each that has rows; returns the paths."""

@@ -114,13 +114,11 @@ class FilterRule(Part):
 
 
 class Session(Part):
-    """An order session that may trade."""
+    """Who may open order sessions with a venue."""
 
     venue: str = Field(description="Venue.")
-    client: str = Field(description="CompID of the client side.")
-    exchange: str = Field("", description="CompID of the venue's side; any when empty.")
     sources: list[str] = Field(
-        default_factory=list, description="Addresses or networks it may come from; any when empty."
+        default_factory=list, description="Addresses or networks that they may come from; any when empty."
     )
 
 
@@ -206,7 +204,7 @@ class Kafka(Part):
     partitions: int = Field(4, ge=1, le=1_024, description="Partitions of every topic; fixed for a run.")
     replication_factor: int = Field(1, ge=1, le=10, description="Copies of every partition.")
     batch_rows_max: int = Field(4_096, ge=1, le=4_096, description="Rows in one message.")
-    batch_bytes_max: int = Field(768 * 1024, ge=4_096, le=768 * 1024, description="Bytes in one message.")
+    batch_bytes_max: int = Field(768 * 1024, ge=65_536, le=768 * 1024, description="Bytes in one message.")
     queue_bytes_max: int = Field(
         32 * 1024 * 1024, ge=1 << 20, description="Bytes that wait in a producer before it blocks."
     )
@@ -231,7 +229,7 @@ class Store(Part):
     raw: bool = Field(False, description="Also store packets, feed_frames and market_data rows.")
     rows_max: int = Field(50_000, ge=1, description="Rows in one insert.")
     bytes_max: int = Field(16 * 1024 * 1024, ge=1 << 16, description="Bytes that a table buffers before it is written.")
-    age_max_ms: int = Field(500, ge=1, description="How long a row waits for company before it is written; ms.")
+    age_max_ms: int = Field(1_000, ge=1, description="How long a row waits for company before it is written; ms.")
 
 
 class Retention(Part):
@@ -247,7 +245,7 @@ class Config(Part):
     exchanges: list[ExchangeConnection] = Field(default_factory=list, description="Order gateways.")
     feeds: list[Feed] = Field(default_factory=list, description="Market-data feeds.")
     sessions: list[Session] = Field(
-        default_factory=list, description="Order sessions that may trade; empty for no check."
+        default_factory=list, description="Who may trade with which venue; a venue without an entry is not checked."
     )
     instruments: list[Instrument] = Field(default_factory=list, description="Instrument groups.")
     rules: list[FilterRule] = Field(default_factory=list, description="Filter rules.")

@@ -124,15 +124,15 @@ def test_trading_that_a_rule_forbids() -> None:
 
 
 def test_trading_from_where_no_session_is_configured() -> None:
-    """Sessions with sources name who may trade with a venue; one without sources lets everyone; other venues are free."""
+    """Sessions with sources name who may trade with a venue; an entry without sources lets everyone; other venues are free."""
     config = """
 exchanges: [{name: XNAS, ip_address: 198.51.100.10, ports: [4001]}, {name: XBOS, ip_address: 198.51.100.11, ports: [4001]}]
-sessions: [{venue: XNAS, client: A, sources: [10.0.0.0/28]}, {venue: XNAS, client: B, sources: ["2001:db8::7"]}]
+sessions: [{venue: XNAS, sources: [10.0.0.0/28]}, {venue: XNAS, sources: ["2001:db8::7"]}]
 """
     items: list[Contact] = [(s, *GATEWAY, "e", "NONE") for s in ("10.0.0.5", "10.0.0.77", "2001:db8::7", "2001:db8::8")]
     items.append(("10.0.0.77", "198.51.100.11", 4_001, "e", "NONE"))
     assert [a["entity"] for a in alerts(items, config)] == ["10.0.0.77", "2001:db8::8"]
-    anyone = config.replace("sessions: [", "sessions: [{venue: XNAS, client: C}, ")
+    anyone = config.replace("sessions: [", "sessions: [{venue: XNAS}, ")
     assert alerts(items, anyone) == []
 
 
