@@ -227,7 +227,7 @@ def test_merging_stays_bounded(tmp_path: Path) -> None:
         merge.add(
             "packets", batch.capture_id, edge.captures, batch.rows.get("packets"), batch.watermark_ns, batch.end_ns
         )
-        held = max(held, merge.pending_rows)
+        held = max(held, sum(len(rows) for s in merge.sources["packets"].values() for rows in s.pending))
         ready = merge.release()
         released += len(ready.rows["packets"]) if ready is not None and ready.rows else 0
     assert released == 12_000
