@@ -30,6 +30,7 @@ from akbypass.errors import AkbypassError, ConfigError, ServiceError
 from akbypass.local.stack import Endpoints, Places, Stack
 from akbypass.offline import RESULTS
 
+LIVE_SECONDS = 10.0
 STALLED_S = 120.0  # the demo gives up when no result moves for this long
 
 
@@ -75,9 +76,7 @@ def demo(
     from akbypass.producers.edge import Edge
 
     edge = Edge(config, names, interface=interface if live else None)
-    if live:
-        stop_after(edge, seconds or 10)
-    found = _through(edge, places, config, str(kept), live)
+    found = _through(edge, places, config, str(kept), (seconds or LIVE_SECONDS) if live else None)
     differs = 0
     if truth is not None:
         from akbypass import truth as answers
@@ -104,7 +103,7 @@ def _simulated_day(places: Places, seed: int, seconds: float) -> Any:
 
 
 def _through(
-    edge: Any, places: Places, config: Config, config_path: str, live: bool
+    edge: Any, places: Places, config: Config, config_path: str, live_seconds: float | None
 ) -> Mapping[str, list[dict[str, Any]]]:
     """Bring one run through the whole stack and print the report; returns every result by row type."""
     from akbypass.producers.publish import publish
@@ -121,6 +120,8 @@ def _through(
         with store_client.connect(config, points.store_url) as client:
             repeated = results.is_stored(client, config, edge.run_id, edge.captures)
             captured_s = time.monotonic()
+            if live_seconds:
+                stop_after(edge, live_seconds)  # only now: the start of the stack is not part of the capture
             publisher = Publisher(config, points.bootstrap_servers)
             with EdgeProgress(edge, publisher.waiting) as progress:
                 sent = publish(edge, publisher, progress.update)
@@ -133,7 +134,7 @@ def _through(
 
                 results.wait_for_run(client, config, edge.run_id, edge.captures, STALLED_S, waiting)
             elapsed_s = None if repeated else time.monotonic() - captured_s
-            report.run_report(client, edge, sent, elapsed_s, live)
+            report.run_report(client, edge, sent, elapsed_s, live_seconds is not None)
             return results.all_results(client, edge.run_id, (*RESULTS, "orders"))
     finally:
         with stderr.status("stopping"):
