@@ -321,6 +321,10 @@ class TopologyWorker:
         )  # fmt: skip
         if emission.end_ns is not None:
             del partition.writers[emission.run_id]
+            counted = ", ".join(f"{reason} {n:,}" for reason, n in emission.counters.items()) or "nothing"
+            log.warning(
+                "%s[%d]: run %s ended; counted %s", self.topology.name, partition.number, emission.run_id, counted
+            )
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 

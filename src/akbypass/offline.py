@@ -5,6 +5,7 @@ Differs from the Kafka pipeline in transport alone; both give the same rows (des
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -34,6 +35,7 @@ class Offline:
             for topic in topology.inputs:
                 self.readers.setdefault(topic, []).append(parts)
         outputs = [t for topology, _ in self.stages for t in topology.outputs]
+        self.counters = Counter[tuple[str, str]]()  # (topology, reason) → count, complete at the end of the run
         self.collected = {t: Merge([t]) for t in (*outputs, "captures", "rejected")}
 
     def feed(self, rows: Mapping[str, Rows], capture_id: int, watermark_ns: int, end_ns: int | None) -> None:
@@ -43,6 +45,7 @@ class Offline:
         for topology, parts in self.stages:
             for part in parts:
                 for emission in part.advance():
+                    self.counters.update({(topology.name, reason): n for reason, n in emission.counters.items()})
                     for topic in topology.outputs:
                         made = emission.rows.get(topic)
                         self._deliver(topic, made, part.partition, self.count, emission.watermark_ns, emission.end_ns)

@@ -82,18 +82,6 @@ def make_id(topology: str, run_id: str, *cause: int | str | bytes) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest().encode()
 
 
-def interleave(*parts: Rows) -> tuple[Array, Array]:
-    """Merge sorted rows of several types by order key: returns (part, index in part), in order.
-
-    Of rows with equal keys the earlier part comes first.
-    """
-    part = np.concatenate([np.full(len(p), i, np.int8) for i, p in enumerate(parts)])
-    index = np.concatenate([np.arange(len(p), dtype=np.int64) for p in parts])
-    keys = [np.concatenate([p[k] for p in parts]) for k in ("run_ns", "capture_id", "capture_pos", "sub")]
-    order = np.lexsort((part, keys[3], keys[2], keys[1], keys[0]))
-    return part[order], index[order]
-
-
 def number_rows(rows: Rows, topology: str, run_id: str) -> Rows:
     """Sort a core's output by its cause and give it `sub` and, where the core set none, `id`.
 

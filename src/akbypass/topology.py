@@ -23,6 +23,11 @@ class Core(Protocol):
     it is left empty, are set by the caller. Results depend on the rows alone, never on how they were cut into steps.
     """
 
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What the core set aside or refused so far, by reason (count)."""
+        ...
+
     def step(self, inputs: Mapping[str, Rows], watermark_ns: int, end: bool) -> dict[str, Rows]:
         """Advance to the watermark and return output rows by topic."""
         ...
@@ -49,12 +54,16 @@ class Topology:
 
 @dataclass(frozen=True)
 class Emission:
-    """What one partition of a topology has to say after a release: rows by topic and how far it has spoken."""
+    """What one partition of a topology has to say after a release: rows by topic and how far it has spoken.
+
+    `counters` are the core's, by reason, with the run's last emission; reasons that never occurred are left out.
+    """
 
     run_id: str
     rows: dict[str, Rows]
     watermark_ns: int
     end_ns: int | None
+    counters: dict[str, int]
 
 
 @dataclass
@@ -103,7 +112,8 @@ class TopologyPartition:
             end = released.end_ns is not None
             made = run.core.step(released.rows, released.watermark_ns, end)
             rows = {t: order.number_rows(r, self.topology.name, run_id) for t, r in made.items() if len(r)}
-            emissions.append(Emission(run_id, rows, released.watermark_ns, released.end_ns))
+            counters = {k: int(n) for k, n in run.core.counters.items() if n} if end else {}
+            emissions.append(Emission(run_id, rows, released.watermark_ns, released.end_ns, counters))
             if released.end_ns is not None:
                 del self.runs[run_id]
                 self.ended[run_id] = released.end_ns

@@ -106,6 +106,9 @@ def analyze(files: tuple[str, ...], out: str, config_path: str | None) -> None:
             progress.update()
     results.close()
     show(f"Run {edge.run_id}", ["topic", "rows"], [[t, n] for t, n in results.counts.items()], right=("rows",))
+    counted = [[topology, reason.replace("_", " "), n] for (topology, reason), n in sorted(run.counters.items())]
+    if counted:
+        show("Counted by the topologies", ["topology", "what", "count"], counted, right=("count",))
     console.print(f"written to {out}")
     report_problems(edge)
 

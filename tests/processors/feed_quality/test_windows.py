@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import numpy as np
 import pytest
 
 from akbypass.processors.feed_quality.reports import simple_score
 from akbypass.processors.feed_quality.topology import TOPOLOGY
-from akbypass.rows import Rows
 from tests.processors.feed_quality.lines import T0_NS, Packet, config, frames, packet
 from tests.processors.feed_quality.test_gap_fates import run
 
@@ -121,24 +118,3 @@ def test_noise_numbers_are_refused() -> None:
     out = core.step({"feed_frames": rows}, T0_NS + 10**11, True)
     assert len(out["feed_gaps"]) == 0
     assert core.counters["invalid_frames"] == 2  # type: ignore[attr-defined]
-
-
-def test_a_million_frames_per_second() -> None:
-    """Two lines in order are judged at more than 1,000,000 frames a second (half of it is demanded here)."""
-    n = 400_000
-    times = T0_NS + np.arange(n, dtype=np.int64) * 10_000
-    rows = Rows.build(
-        "feed_frames", n, run_ns=times, ts_capture_ns=times, ts_resolution_ns=np.int32(1), capture_pos=np.arange(n) * 1_000,
-        feed=np.full(n, b"F", "S32"), line=np.where(np.arange(n) % 2 == 0, b"A", b"B").astype("S8"),
-        session=np.full(n, b"S1", "S16"), first_seq=np.repeat(np.arange(n // 2) * 10 + 1, 2), count=np.full(n, 10, np.int32),
-        wire_length=np.int32(500),
-    )  # fmt: skip
-    TOPOLOGY.make_core(config(), "run", 0).step({"feed_frames": rows.take(slice(0, 8))}, T0_NS + 10**12, True)
-    core = TOPOLOGY.make_core(config(), "run", 0)
-    began = time.perf_counter()
-    for low in range(0, n, 20_000):
-        part = rows.take(slice(low, low + 20_000))
-        core.step({"feed_frames": part}, int(part["run_ns"][-1]) + 1, False)
-    rate = n / (time.perf_counter() - began)
-    print(f"{rate:,.0f} frames/s")
-    assert rate > 500_000
