@@ -25,12 +25,14 @@ from mode import Service
 
 from akbypass import batch, topics
 from akbypass.batch import Batch, BatchError
-from akbypass.checkpoint import CheckpointStore, pack, read_checkpoints, save_all
+from akbypass.checkpoint import Checkpoint, CheckpointStore, FencedError, load_all
+from akbypass.checkpoint_log import LogWriter
 from akbypass.config import Config
 from akbypass.errors import ConfigError
 from akbypass.order import make_id
+from akbypass.processors import saving
 from akbypass.progress import Progress
-from akbypass.rows import Array, Rows
+from akbypass.rows import Rows
 from akbypass.topology import Emission, Topology, TopologyPartition
 from akbypass.transport import Publisher, RunWriter
 
@@ -38,7 +40,6 @@ log = logging.getLogger("akbypass.worker")
 
 ADVANCE_S = 0.05  # how long rows may wait for company before the cores step
 ADVANCE_S_MAX = 0.5  # the same when a step takes long: larger steps cost less a row
-CHECKPOINT_S = 3.0  # how often state is saved
 PENDING_ROWS_MAX = 40_000  # rows of one input that may wait for the others before the input is paused
 BUFFER_MESSAGES = 4  # messages that Faust holds per stream; ours are up to 768 KiB each
 RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by its source; live ones speak every second
@@ -90,13 +91,12 @@ class _Partition:
         self.number = number
         self.progress = Progress(TopologyPartition(worker.topology, worker.config, number))
         topology = worker.topology
-        self.store = CheckpointStore(worker.config, worker.publisher, topology.name, topology.version, number)
+        self.store = CheckpointStore(worker.config, worker.log, topology.name, topology.version, number)
         self.writers: dict[str, RunWriter] = {}
         self.saved: dict[str, int] = {}
 
-    def load(self, values: dict[bytes, bytes]) -> None:
-        """Take the next epoch and the newest state."""
-        found = self.store.load(values)
+    def restore(self, found: Checkpoint) -> None:
+        """Take over the newest state."""
         if found.meta:
             self.progress.restore(found.meta, found.arrays)
             self.saved = dict(self.progress.next_offset)
@@ -114,16 +114,17 @@ class TopologyWorker:
         member: str,
         marked: frozenset[str],
         decoded: _Decoded,
+        log: LogWriter,
+        pace: saving.Pace,
     ) -> None:
         self.topology, self.config, self.bootstrap, self.publisher = topology, config, bootstrap, publisher
-        self.decoded = decoded
+        self.decoded, self.log, self.pace = decoded, log, pace
         self.marked = [t for t in topology.outputs if t in marked]
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
         self.rejected = 0
         self._names = {topics.full_name(config.kafka.prefix, t): t for t in topology.inputs}
         self._due_s = 0.0
-        self._generation = 0
         self._saving = asyncio.Lock()
         self.app = self._make_app(member)
 
@@ -169,9 +170,10 @@ class TopologyWorker:
         @app.task
         async def checkpoint() -> None:
             while not app.should_stop:
-                await asyncio.sleep(CHECKPOINT_S)
-                with _fatal(self.topology.name):
-                    await self.save()
+                for number in sorted(self.partitions) or [-1]:
+                    await asyncio.sleep(self.pace.interval_s() / max(1, len(self.partitions)))
+                    with _fatal(self.topology.name):
+                        await self._save(number)
 
         @app.on_partitions_revoked.connect
         async def revoked(app: Any, revoked: Any, **kwargs: Any) -> None:
@@ -210,14 +212,16 @@ class TopologyWorker:
         loop = asyncio.get_running_loop()
         wanted = sorted({tp.partition for tp in consumer.assignment() if tp.topic in self._names})
         self.partitions = {}
-        loaded = {n: _Partition(self, n) for n in wanted}
-        name = self.topology.name
-        kept = await loop.run_in_executor(None, read_checkpoints, self.config, self.bootstrap, name, wanted)
-        for number, partition in loaded.items():
-            partition.load(kept[number])
+        self.pace.forget(self.topology.name)
+        made = {n: _Partition(self, n) for n in wanted}
+        stores = [partition.store for partition in made.values()]
+        kept = await loop.run_in_executor(None, load_all, self.config, self.bootstrap, stores)
+        loaded = {number: made[number] for number in kept}
+        for number, checkpoint in kept.items():
+            loaded[number].restore(checkpoint)
         places = [TP(tp.topic, tp.partition) for tp in sorted(consumer.assignment()) if tp.topic in self._names]
         earliest = await consumer.earliest_offsets(*places) if places else {}
-        for position in places:
+        for position in (p for p in places if p.partition in loaded):
             topic, progress = self._names[position.topic], loaded[position.partition].progress
             lost = progress.begin(topic, earliest[position])
             if lost:
@@ -231,8 +235,7 @@ class TopologyWorker:
                 by_place.pop(position, None)
         self.paused.clear()
         self.partitions = loaded
-        self._generation += 1
-        log.info("%s: partitions %s from their checkpoints", self.topology.name, wanted)
+        log.info("%s: partitions %s from their checkpoints", self.topology.name, sorted(loaded))
 
     # -- input -----------------------------------------------------------------------------------------------------
 
@@ -330,38 +333,42 @@ class TopologyWorker:
 
     async def save(self) -> None:
         """Save every partition that has moved, then acknowledge what its checkpoint covers."""
+        for number in sorted(self.partitions):
+            await self._save(number)
+
+    async def _save(self, number: int) -> None:
         async with self._saving:
-            await self._save()
+            partition = self.partitions.get(number)
+            if partition is None:
+                return
+            try:
+                await self._write(partition)
+            except FencedError:
+                self.partitions.pop(number, None)
+                args = (self.config, self.bootstrap, self.publisher, partition.store)
+                await asyncio.get_running_loop().run_in_executor(None, saving.step_aside, *args)
+                log.warning("%s[%d] was taken over by another version", self.topology.name, number)
 
-    async def _save(self) -> None:
-        loop, generation = asyncio.get_running_loop(), self._generation
-        states, settled = [], []
-        for partition in self.partitions.values():
-            progress = partition.progress
-            for run_id in progress.abandon(time.monotonic(), RUN_SILENT_S):
-                partition.writers.pop(run_id, None)
-                log.warning(
-                    "%s[%d]: run %s given up, its source is silent", self.topology.name, partition.number, run_id
-                )
-            tokens = progress.settle()
-            if not tokens and progress.next_offset == partition.saved:
-                continue
-            arrays, released = progress.partition.snapshot()
-            states.append((partition.store, arrays, orjson.dumps(progress.meta(released))))
-            settled.append((partition, tokens, dict(progress.next_offset)))
-        if not states:
+    async def _write(self, partition: _Partition) -> None:
+        loop, progress, name = asyncio.get_running_loop(), partition.progress, self.topology.name
+        started_s = time.perf_counter()
+        for run_id in progress.abandon(time.monotonic(), RUN_SILENT_S):
+            partition.writers.pop(run_id, None)
+            log.warning("%s[%d]: run %s given up, its source is silent", name, partition.number, run_id)
+        tokens, offsets = progress.settle(), dict(progress.next_offset)
+        if not tokens and offsets == partition.saved:
+            await loop.run_in_executor(None, saving.check, partition.store)
             return
-        await loop.run_in_executor(None, _save_states, self.publisher, states)
-        if generation != self._generation:
+        arrays, released = progress.partition.snapshot()
+        meta = orjson.dumps(progress.meta(released))
+        pause_s = time.perf_counter() - started_s
+        done = await loop.run_in_executor(None, saving.write, self.publisher, partition.store, arrays, meta)
+        self.pace.spent(name, partition.number, pause_s + done.cpu_s)
+        if self.partitions.get(partition.number) is not partition:
             return  # assigned anew meanwhile; the new owner reads from the checkpoint
-        for partition, tokens, offsets in settled:
-            partition.saved = offsets
-            for event in tokens:
-                event.ack()
-
-
-def _save_states(publisher: Publisher, states: list[tuple[CheckpointStore, dict[str, Array], bytes]]) -> None:
-    save_all(publisher, [(store, pack(arrays), orjson.loads(meta)) for store, arrays, meta in states])
+        partition.saved = offsets
+        for event in tokens:
+            event.ack()
 
 
 def credentials(options: Mapping[str, str]) -> Any:
@@ -412,8 +419,8 @@ def run_worker(
 ) -> None:
     """Run topologies until SIGTERM or SIGINT; any failure ends the process with code 1, to be started anew."""
     publisher = Publisher(config, bootstrap)
-    decoded = _Decoded(topologies)
-    workers = [TopologyWorker(t, config, bootstrap, publisher, member, marked, decoded) for t in topologies]
+    shared = _Decoded(topologies), LogWriter(config, bootstrap), saving.Pace(config.checkpoint)
+    workers = [TopologyWorker(t, config, bootstrap, publisher, member, marked, *shared) for t in topologies]
     first, *rest = [w.app for w in workers]
     for app in (first, *rest):
         app.finalize()

@@ -1,18 +1,22 @@
-"""State of a topology partition as chunks and a manifest in a compacted topic (design rule 7); knows no core.
+"""State of a topology partition as chunks and a manifest in a log on the broker (design rule 7); knows no core.
 
-    key  "{partition}/{owner}/{slot}/{i}"       value  chunk i of the state, at most 512 KiB
-    key  "{partition}/{owner}/{slot}/manifest"  value  JSON, written last: what the chunks are and the input offsets
+    claim     an owner takes the partition; the record's offset is its epoch
+    chunk     at most 128 KiB of the state
+    manifest  JSON, written last: the offsets and hashes of all chunks, the input offsets, and its own offset
+    left      an owner that was superseded says that it publishes no more
 
-Slots alternate, so the manifest before stays whole while the next state is written. An owner takes the next epoch;
-a manifest of a lower epoch than the highest is a zombie's and is ignored, and its chunks cannot touch ours: the owner
-in the key is the epoch with a random suffix, which reaches no state.
+A save sends the chunks that the log does not hold yet; the manifest names the others where they are. The manifest
+before stays whole because nothing is overwritten. A manifest counts only at the offset that it names: an owner that
+was replaced without knowing it (a zombie) lands behind its successor's claim, so whatever it writes is void.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,123 +24,238 @@ import numpy as np
 import orjson
 
 from akbypass import transport
+from akbypass.checkpoint_log import LogReader, LogWriter, Record
 from akbypass.config import Config
 from akbypass.rows import Array
-from akbypass.transport import Publisher
 
-CHUNK_BYTES_MAX = 512 * 1024
-FORMAT = 1
+log = logging.getLogger("akbypass.checkpoint")
+
+CHUNK_BYTES_MAX = 128 * 1024
+SMALL_BYTES_MAX = 16 * 1024  # smaller arrays travel together
+SLACK_BYTES = 8 * 1024 * 1024  # of chunks out of use in a log before those in use are moved to its end
+FORMAT = 2
+CLAIM, CHUNK, MANIFEST, LEFT = b"claim", b"chunk", b"manifest", b"left"
 
 
-def pack(arrays: Mapping[str, Array]) -> bytes:
-    """Write named arrays as bytes: a JSON head of names, types and shapes, then the arrays one behind the other."""
-    head = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
-    encoded = orjson.dumps(head)
+class FencedError(RuntimeError):
+    """Another owner has claimed the partition: what this one would save is void."""
+
+
+class SupersededError(FencedError):
+    """Another version of the topology has taken the partition over."""
+
+
+def pack(arrays: Mapping[str, Array]) -> list[memoryview]:
+    """Cut named arrays into pieces without copying the large ones; an array that did not change gives equal pieces.
+
+    First the small arrays together, behind a head of all names, types and shapes; then each large one from its start.
+    """
     assert all(a.dtype.kind != "O" for a in arrays.values()), "a snapshot holds numbers and bytes only"
-    return b"".join(
-        [len(encoded).to_bytes(8, "big"), encoded, *(np.ascontiguousarray(a).tobytes() for a in arrays.values())]
-    )
+    whole = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    small = [a.tobytes() for a in whole.values() if a.nbytes < SMALL_BYTES_MAX]
+    head = orjson.dumps([[name, a.dtype.str, list(a.shape)] for name, a in whole.items()])
+    bundle = b"".join([(8 + len(head)).to_bytes(8, "big"), head, *small])
+    parts = [memoryview(bundle), *(_bytes_of(a) for a in whole.values() if a.nbytes >= SMALL_BYTES_MAX)]
+    return [part[at : at + CHUNK_BYTES_MAX] for part in parts for at in range(0, len(part), CHUNK_BYTES_MAX)]
 
 
-def unpack(data: bytes) -> dict[str, Array]:
-    """Read what `pack` wrote; the arrays are writable copies."""
-    size = int.from_bytes(data[:8], "big")
-    at, found = 8 + size, {}
-    for name, dtype, shape in orjson.loads(data[8:at]):
-        kind = np.dtype(dtype)
-        count = int(np.prod(shape, dtype=np.int64))
-        found[name] = np.frombuffer(data, kind, count, at).reshape(shape).copy()
-        at += count * kind.itemsize
-    return found
+def unpack(pieces: Sequence[bytes | memoryview]) -> dict[str, Array]:
+    """Read what `pack` cut; the arrays are writable copies."""
+    data = bytearray().join(pieces)
+    at = int.from_bytes(data[:8], "big")
+    shapes = [(name, np.dtype(dtype), tuple(shape)) for name, dtype, shape in orjson.loads(data[8:at])]
+    sizes = {name: int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for name, dtype, shape in shapes}
+    found = {}
+    for name, dtype, shape in sorted(shapes, key=lambda s: sizes[s[0]] >= SMALL_BYTES_MAX):  # stable: as they were cut
+        found[name] = np.frombuffer(data, np.uint8, sizes[name], at).copy().view(dtype).reshape(shape)
+        at += sizes[name]
+    return {name: found[name] for name, _, _ in shapes}
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 @dataclass
 class Checkpoint:
-    """A loaded state: named arrays and the manifest's own words (offsets, runs)."""
+    """A loaded state: named arrays and the manifest's own words (offsets, runs); both empty when there was none."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What one save did: size of the state, and what of it had to be sent (bytes)."""
+
+    state_bytes: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Where a chunk lies; `position` counts the bytes that were ever appended before it."""
+
+    offset: int
+    size: int
+    hash: str
+    position: int
+
+
 class CheckpointStore:
-    """Checkpoints of one partition of one topology; one owner, one epoch."""
+    """Checkpoints of one partition of one version of a topology, as one owner reads and writes them."""
 
-    def __init__(self, config: Config, publisher: Publisher, topology: str, version: int, partition: int) -> None:
-        self.publisher = publisher
-        self.topic = transport.checkpoint_topic(config, topology)
+    def __init__(self, config: Config, writer: LogWriter, topology: str, version: int, partition: int) -> None:
+        self.writer = writer
+        self.topic = transport.checkpoint_topic(config, topology, version)
         self.version, self.partition = version, partition
-        self.epoch, self.slot, self.sequence = 0, 0, 0
-        self._owner = ""
-        self._stale: list[bytes] = []
+        self.epoch, self.sequence = 0, 0
+        self.saved_s = time.monotonic()  # when the newest manifest was written or loaded
+        self._next = 0  # offset of what is appended next
+        self._chunks: list[_Chunk] = []
+        self._position = 0
+        self._low = 0  # offset before which the log was cut off
+        self._owner = secrets.token_hex(4)
 
-    def load(self, values: Mapping[bytes, bytes]) -> Checkpoint:
-        """Take the next epoch and return the newest whole state, an empty one when there is none.
+    def claim(self) -> None:
+        """Become the owner: from here on no other owner's manifest counts."""
+        words = {"version": self.version, "owner": self._owner}
+        self.epoch = self.writer.append(self.topic, self.partition, [(CLAIM, orjson.dumps(words))])[0]
+        self._next = self.epoch + 1
 
-        `values` are those of this partition, newest by key, as `read_checkpoints` gives them.
+    def load(self, reader: LogReader) -> Checkpoint:
+        """Claim the partition and return its newest whole state.
+
+        Raises SupersededError, FencedError when the successor has cut the log off meanwhile, ServiceError.
         """
-        manifests = [orjson.loads(v) for k, v in values.items() if k.endswith(b"/manifest")]
-        self.epoch = 1 + max((m["epoch"] for m in manifests), default=0)
-        self._owner = f"{self.epoch}.{secrets.token_hex(4)}"
-        self._stale = list(values)
-        usable = [m for m in manifests if m["format"] == FORMAT and m["version"] == self.version]
-        for manifest in sorted(usable, key=lambda m: (m["epoch"], m["sequence"]), reverse=True):
-            prefix = f"{self.partition}/{manifest['owner']}/{manifest['slot']}/".encode()
-            chunks = [values.get(prefix + b"%d" % i) for i in range(manifest["chunks"])]
-            whole = [c for c in chunks if c is not None]
-            data = b"".join(whole)
-            if len(whole) == len(chunks) and hashlib.blake2b(data, digest_size=16).hexdigest() == manifest["hash"]:
-                return Checkpoint(unpack(data), manifest["meta"])
-        return Checkpoint()
+        find_manifest(reader, self.partition, self.version)  # does not claim what was taken over
+        self.claim()
+        manifest = find_manifest(reader, self.partition, self.version)
+        if manifest is None:
+            return Checkpoint()
+        chunks = [_Chunk(*c) for c in manifest["chunks"]]
+        found = reader.at(self.partition, [c.offset for c in chunks])
+        pieces = [found.get(c.offset, b"") for c in chunks]
+        for chunk, piece in zip(chunks, pieces, strict=True):
+            if digest(piece) != chunk.hash:
+                where = f"{self.topic}[{self.partition}]@{chunk.offset}"
+                raise FencedError(f"{where}: expected a chunk of {chunk.size} bytes, found {len(piece)} others")
+        self._chunks, self._position, self.sequence = chunks, manifest["position"], manifest["sequence"]
+        self.saved_s = time.monotonic()
+        return Checkpoint(unpack(pieces), manifest["meta"])
 
-    def save(self, data: bytes, meta: Mapping[str, Any]) -> None:
-        """Write one state durably; when it returns, input offsets up to `meta` may be acknowledged."""
-        save_all(self.publisher, [(self, data, meta)])
+    def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any] | orjson.Fragment) -> Saved:
+        """Write one state durably; when it returns, input offsets up to `meta` (words or JSON) may be acknowledged.
 
-    def write_chunks(self, data: bytes) -> dict[str, Any]:
-        """Queue the chunks of a state into the free slot; returns what a manifest says of them."""
-        count = 0
-        for start in range(0, len(data), CHUNK_BYTES_MAX):
-            key = f"{self._prefix}{count}".encode()
-            self.publisher.produce(self.topic, self.partition, data[start : start + CHUNK_BYTES_MAX], key, [])
-            count += 1
-        return {"chunks": count, "hash": hashlib.blake2b(data, digest_size=16).hexdigest()}
-
-    def write_manifest(self, chunks: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-        """Queue the manifest of chunks that are durable, and change slots."""
+        Raises FencedError when another owner has claimed the partition, ServiceError when the broker did not answer.
+        """
+        pieces = pack(arrays)
+        hashes = [digest(p) for p in pieces]
+        kept = {c.hash: c for c in self._kept(set(hashes), sum(map(len, pieces)))}
+        records: list[tuple[bytes, bytes]] = []
+        position = self._position
+        for piece, name in zip(pieces, hashes, strict=True):
+            if name not in kept:
+                kept[name] = _Chunk(self._next + len(records), len(piece), name, position)
+                records.append((CHUNK, bytes(piece)))
+                position += len(piece)
+        chunks = [kept[name] for name in hashes]
+        records.append((MANIFEST, self._manifest(chunks, meta, self._next + len(records), position)))
+        self._append(records)
+        self._chunks, self._position, self.saved_s = chunks, position, time.monotonic()
         self.sequence += 1
-        manifest = {
-            "format": FORMAT, "version": self.version, "epoch": self.epoch, "owner": self._owner,
-            "sequence": self.sequence, "slot": self.slot, **chunks, "meta": dict(meta),
+        self._cut_off()
+        return Saved(sum(map(len, pieces)), sum(len(value) for _, value in records))
+
+    def is_alone(self) -> bool:
+        """Whether nobody else has appended since."""
+        return self.writer.end(self.topic, self.partition) <= self._next
+
+    def find_successor(self, reader: LogReader) -> None:
+        """Raise SupersededError or FencedError for who has claimed the partition since."""
+        for record in reader.between(self.partition, self._next, reader.bounds(self.partition)[1]):
+            if record.key == CLAIM:
+                _check_version(self.topic, self.partition, record, self.version)
+        raise FencedError(f"{self.topic}[{self.partition}] has another owner; this one began at {self.epoch}")
+
+    def leave(self) -> None:
+        """Say that this owner, which was superseded, publishes no more."""
+        self.writer.append(self.topic, self.partition, [(LEFT, orjson.dumps({"owner": self._owner}))])
+
+    def _manifest(self, chunks: list[_Chunk], meta: Mapping[str, Any] | orjson.Fragment, at: int, position: int) -> bytes:
+        words = {
+            "format": FORMAT, "version": self.version, "epoch": self.epoch, "owner": self._owner, "sequence": self.sequence + 1,
+            "at": at, "position": position, "saved_ns": time.time_ns(), "meta": meta,
+            "chunks": [[c.offset, c.size, c.hash, c.position] for c in chunks],
         }  # fmt: skip
-        key = f"{self._prefix}manifest".encode()
-        self.publisher.produce(self.topic, self.partition, orjson.dumps(manifest), key, [])
-        self.slot = 1 - self.slot
+        return orjson.dumps(words)
 
-    def forget_stale(self) -> None:
-        """Delete what earlier epochs left; not before this one has a durable manifest."""
-        for key in self._stale:
-            self.publisher.produce(self.topic, self.partition, None, key, [])
-        self._stale = []
+    def _kept(self, wanted: set[str], state_bytes: int) -> Iterator[_Chunk]:
+        """Chunks in the log that the new state has as well, without the oldest when the log has become too long.
 
-    @property
-    def _prefix(self) -> str:
-        return f"{self.partition}/{self._owner}/{self.slot}/"
+        What lies between the oldest chunk in use and the end is at most twice the state and some slack; then the
+        oldest are sent again, as many bytes as changed by themselves, so that the log can be cut off behind them.
+        """
+        same = sorted({c for c in self._chunks if c.hash in wanted}, key=lambda c: c.offset)
+        changed = state_bytes - sum(c.size for c in same)
+        budget = changed if same and self._position - same[0].position > 2 * state_bytes + SLACK_BYTES else 0
+        for chunk in same:
+            if budget > 0:
+                budget -= chunk.size
+            else:
+                yield chunk
+
+    def _append(self, records: list[tuple[bytes, bytes]]) -> None:
+        offsets = self.writer.append(self.topic, self.partition, records)
+        if offsets != list(range(self._next, self._next + len(records))):
+            where = f"{self.topic}[{self.partition}]"
+            raise FencedError(f"{where}: expected to write at {self._next}, wrote at {offsets[0]} to {offsets[-1]}")
+        self._next += len(records)
+
+    def _cut_off(self) -> None:
+        """Delete what no manifest from this one on refers to; safe for a successor, who loads this one or a later."""
+        low = min((c.offset for c in self._chunks), default=self._next - 1)
+        if low > self._low:
+            self.writer.delete_before(self.topic, self.partition, low)
+            self._low = low
 
 
-def read_checkpoints(
-    config: Config, bootstrap: str, topology: str, partitions: Sequence[int]
-) -> dict[int, dict[bytes, bytes]]:
-    """Read what was saved for these partitions: newest value by key, by partition."""
-    return transport.read_latest(config, bootstrap, transport.checkpoint_topic(config, topology), partitions)
+def digest(piece: bytes | memoryview) -> str:
+    """Hash by which equal chunks are known and damaged ones found; 128 bits of SHA-256."""
+    return hashlib.sha256(piece).hexdigest()[:32]
 
 
-def save_all(publisher: Publisher, states: Sequence[tuple[CheckpointStore, bytes, Mapping[str, Any]]]) -> None:
-    """Write the states of several partitions durably, with one wait for each of: what they said, chunks, manifests."""
-    publisher.flush()  # what the states have said must be on the broker before the states say so
-    chunks = [store.write_chunks(data) for store, data, _ in states]
-    publisher.flush()
-    for (store, _, meta), written in zip(states, chunks, strict=True):
-        store.write_manifest(written, meta)
-    publisher.flush()
-    for store, _, _ in states:
-        store.forget_stale()
+def find_manifest(reader: LogReader, partition: int, version: int) -> dict[str, Any] | None:
+    """The newest manifest that counts; raises SupersededError when another version has claimed the log since."""
+    for records in reader.backwards(partition):
+        for record in reversed(records):
+            if record.key == CLAIM:
+                _check_version(reader.topic, partition, record, version)
+            elif record.key == MANIFEST:
+                manifest: dict[str, Any] = orjson.loads(record.value)
+                if manifest["at"] == record.offset and manifest["format"] == FORMAT:
+                    return manifest
+    return None
+
+
+def load_all(config: Config, bootstrap: str, stores: Sequence[CheckpointStore]) -> dict[int, Checkpoint]:
+    """Claim and load several partitions of one topology within `checkpoint.load_timeout_s`.
+
+    Those that another version has taken over are left out. Raises ServiceError.
+    """
+    found: dict[int, Checkpoint] = {}
+    if not stores:
+        return found
+    with LogReader(config, bootstrap, stores[0].topic, config.checkpoint.load_timeout_s) as reader:
+        for store in stores:
+            try:
+                found[store.partition] = store.load(reader)
+            except SupersededError as error:
+                log.error("%s; this worker leaves it alone", error)
+    return found
+
+
+def _check_version(topic: str, partition: int, record: Record, version: int) -> None:
+    claimed = orjson.loads(record.value)["version"]
+    if claimed != version:
+        raise SupersededError(f"{topic}[{partition}] was taken over by version {claimed} at offset {record.offset}")

@@ -232,6 +232,30 @@ class Store(Part):
     age_max_ms: int = Field(1_000, ge=1, description="How long a row waits for company before it is written; ms.")
 
 
+class Checkpoint(Part):
+    """How often the state of topologies is saved, and how long a start may wait for it."""
+
+    interval_s: float = Field(5.0, gt=0, le=600, description="How often each partition's state is saved at best; s.")
+    interval_max_s: float = Field(
+        30.0, gt=0, le=3_600, description="How often at worst, which bounds what a restart repeats; s."
+    )
+    share_max: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="Part of one core that saving may take; state that costs more is saved less often.",
+    )
+    load_timeout_s: float = Field(
+        60.0, gt=0, le=3_600, description="How long a start may read checkpoints before it fails; s."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Checkpoint:
+        if self.interval_max_s < self.interval_s:
+            raise ValueError("expected interval_max_s not below interval_s")
+        return self
+
+
 class Retention(Part):
     """How long things are kept."""
 
@@ -253,6 +277,7 @@ class Config(Part):
     kafka: Kafka = Field(default_factory=Kafka, description="Broker.")
     clickhouse: ClickHouse = Field(default_factory=ClickHouse, description="Store.")
     store: Store = Field(default_factory=Store, description="What is stored.")
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="Saving of state.")
     retention: Retention = Field(default_factory=Retention, description="How long things are kept.")
 
     @model_validator(mode="after")
@@ -266,7 +291,9 @@ class Config(Part):
     @property
     def meaning_digest(self) -> str:
         """Hash of what decides results (not of where they go): two configurations with one digest give one answer."""
-        meaning = self.model_dump_json(exclude={"kafka": True, "clickhouse": True, "store": True, "retention": True})
+        meaning = self.model_dump_json(
+            exclude={"kafka": True, "clickhouse": True, "store": True, "checkpoint": True, "retention": True}
+        )
         return hashlib.blake2b(f"{meaning}|{self.kafka.partitions}".encode(), digest_size=8).hexdigest()
 
     def venue_of(self, address: str, port: int) -> str | None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from akbypass import batch, schemas, topics
@@ -17,6 +17,7 @@ from akbypass.config import Config
 from akbypass.errors import ServiceError
 from akbypass.order import START_NS
 from akbypass.rows import Rows
+from akbypass.topology import Topology
 
 DELIVERY_TIMEOUT_S = 120  # longest outage of the broker that a producer waits out
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024  # broker-side limit; our batches stay below half of it
@@ -27,23 +28,23 @@ def client_options(config: Config, bootstrap: str) -> dict[str, str | int | floa
     return {"bootstrap.servers": bootstrap, "log_level": 3, **config.kafka.options}
 
 
-def checkpoint_topic(config: Config, topology: str) -> str:
-    """Full name of the topic that holds a topology's checkpoints."""
-    return f"{config.kafka.prefix}checkpoints.{topology}.v1"
+def checkpoint_topic(config: Config, topology: str, version: int) -> str:
+    """Full name of the topic that holds the checkpoints of one version of a topology."""
+    return f"{config.kafka.prefix}state.{topology}.v{version}"
 
 
-def declare_topics(config: Config, bootstrap: str, names: Iterable[str], topologies: Iterable[str]) -> None:
+def declare_topics(config: Config, bootstrap: str, names: Iterable[str], topologies: Iterable[Topology]) -> None:
     """Create the topics that do not exist; raises ServiceError when one exists with another number of partitions."""
     admin = AdminClient(client_options(config, bootstrap))
     kafka = config.kafka
     common = {"max.message.bytes": str(MESSAGE_BYTES_MAX)}
     kept = {**common, "retention.ms": str(config.retention.topics_hours * 3_600_000), "compression.type": "producer"}
-    compacted = {
-        **common, "cleanup.policy": "compact", "segment.bytes": str(32 * 1024 * 1024), "segment.ms": "600000",
-        "min.cleanable.dirty.ratio": "0.2", "delete.retention.ms": "60000",
+    logs = {  # their owners delete what is out of use; small segments, as the one in use is never deleted
+        **common, "cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1",
+        "segment.bytes": str(8 * 1024 * 1024), "file.delete.delay.ms": "10000", "compression.type": "producer",
     }  # fmt: skip
     wanted = {topics.full_name(kafka.prefix, name): kept for name in names}
-    wanted |= {checkpoint_topic(config, name): compacted for name in topologies}
+    wanted |= {checkpoint_topic(config, t.name, t.version): logs for t in topologies}
     try:
         existing = admin.list_topics(timeout=30).topics
         for name in wanted.keys() & existing.keys():
@@ -210,56 +211,6 @@ class RunWriter:
             self._sequence[topic, partition] += 1
             self.rows_sent[topic] += message.rows
         self._unmarked.pop((topic, partition), None)
-
-
-def read_latest(
-    config: Config, bootstrap: str, topic: str, partitions: Sequence[int], timeout_s: float = 60
-) -> dict[int, dict[bytes, bytes]]:
-    """Read whole partitions of a compacted topic (full name): the newest value of each key, by partition."""
-    consumer = Consumer(
-        {
-            **client_options(config, bootstrap),
-            "group.id": f"{config.kafka.prefix}reader",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-        }
-    )
-    found: dict[int, dict[bytes, bytes]] = {p: {} for p in partitions}
-    deadline = time.monotonic() + timeout_s
-    try:
-        lows = {p: _watermarks(consumer, topic, p, deadline) for p in partitions}
-        open_ = {p for p, (low, high) in lows.items() if low < high}
-        if open_:
-            consumer.assign([TopicPartition(topic, p, lows[p][0]) for p in sorted(open_)])
-        while open_:
-            if time.monotonic() > deadline:
-                raise ServiceError(f"{topic}{sorted(open_)} could not be read within {timeout_s:.0f} s")
-            for message in consumer.consume(500, 0.2):
-                error = message.error()
-                if error is None:
-                    kept, key, value = found[message.partition()], message.key() or b"", message.value()
-                    if value is None:
-                        kept.pop(key, None)
-                    else:
-                        kept[key] = value
-                elif error.name() == "_PARTITION_EOF":  # other errors are retried by librdkafka until the deadline
-                    open_.discard(message.partition())
-        return found
-    finally:
-        consumer.close()
-
-
-def _watermarks(consumer: Consumer, topic: str, partition: int, deadline: float) -> tuple[int, int]:
-    """First and next offset; tries again while the partition has no leader yet, as right after its creation."""
-    while True:
-        try:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
-            return low, high
-        except KafkaException as error:
-            if time.monotonic() > deadline:
-                raise ServiceError(f"{topic}[{partition}]: {error}") from error
-            time.sleep(0.2)
 
 
 def known_topics() -> list[str]:

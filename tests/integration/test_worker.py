@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from akbypass import batch, topics, transport
-from akbypass.checkpoint import Checkpoint, CheckpointStore, pack, read_checkpoints
 from akbypass.config import Config, Kafka
 from akbypass.offline import Offline
 from akbypass.processors.worker import PENDING_ROWS_MAX
@@ -100,7 +99,7 @@ def test_kill_9_and_rebalance_change_nothing(story: str, kafka_server: Broker, t
     pause = random.Random(seed)
     config = Config(kafka=Kafka(prefix=f"w{secrets.token_hex(4)}."))
     bootstrap = kafka_server.bootstrap_servers
-    transport.declare_topics(config, bootstrap, transport.known_topics(), ["toy"])
+    transport.declare_topics(config, bootstrap, transport.known_topics(), [TOY])
     run_id = secrets.token_hex(8)
     expected: list[Rows] = []
     offline = Offline(config, (TOY,), run_id, 1, lambda _, rows: expected.append(rows))
@@ -136,50 +135,11 @@ def test_kill_9_and_rebalance_change_nothing(story: str, kafka_server: Broker, t
     assert sum(len(r) for r in expected) == STEP * STEPS
 
 
-@pytest.fixture
-def stores(kafka_server: Broker) -> Callable[[], tuple[CheckpointStore, Callable[[], Checkpoint]]]:
-    """Makes a store of partition 2, and the load that takes its next epoch."""
-    config = Config(kafka=Kafka(prefix=f"c{secrets.token_hex(4)}."))
-    bootstrap = kafka_server.bootstrap_servers
-    transport.declare_topics(config, bootstrap, [], ["toy"])
-    publisher = Publisher(config, bootstrap)
-
-    def make() -> tuple[CheckpointStore, Callable[[], Checkpoint]]:
-        store = CheckpointStore(config, publisher, "toy", 1, 2)
-        return store, lambda: store.load(read_checkpoints(config, bootstrap, "toy", [0, 2])[2])
-
-    return make
-
-
-def test_checkpoint_of_a_zombie_is_ignored(stores: Any) -> None:
-    """An owner of an earlier epoch writes on; the newest owner's state is what is loaded."""
-    zombie, load_zombie = stores()
-    assert load_zombie().meta == {}
-    zombie.save(pack({"x": np.array([1])}), {"at": 1})
-    living, load_living = stores()
-    assert load_living().arrays["x"].tolist() == [1]
-    living.save(pack({"x": np.arange(400_000)}), {"at": 2})
-    zombie.save(pack({"x": np.array([3])}), {"at": 3})
-    found = stores()[1]()
-    assert (found.meta["at"], len(found.arrays["x"])) == (2, 400_000)
-
-
-def test_unfinished_checkpoint_leaves_the_one_before(stores: Any) -> None:
-    """A manifest whose chunks are not whole falls back to the state before."""
-    store, load = stores()
-    load()
-    store.save(pack({"x": np.array([1])}), {"at": 1})
-    store.save(pack({"x": np.array([2])}), {"at": 2})
-    store.publisher.produce(store.topic, 2, b"torn", f"2/{store._owner}/1/0".encode(), [])
-    store.publisher.flush()
-    assert stores()[1]().meta["at"] == 1
-
-
 def test_an_input_far_ahead_is_paused_and_read_on(kafka_server: Broker, tmp_path: Path) -> None:
     """Packets come long before orders: the worker holds packets back, then takes every one of them, in order."""
     config = Config(kafka=Kafka(prefix=f"p{secrets.token_hex(4)}."))
     bootstrap = kafka_server.bootstrap_servers
-    transport.declare_topics(config, bootstrap, transport.known_topics(), ["toy"])
+    transport.declare_topics(config, bootstrap, transport.known_topics(), [TOY])
     publisher, run_id = Publisher(config, bootstrap), secrets.token_hex(8)
     writer = RunWriter(publisher, run_id, 0, 1)
     expected: list[Rows] = []
@@ -212,7 +172,10 @@ def test_a_crash_of_any_topology_ends_the_worker(kafka_server: Broker, tmp_path:
     """Faust's own crash of the second app ends the process with an error, so that it is started again."""
     prefix = f"x{secrets.token_hex(4)}."
     transport.declare_topics(
-        Config(kafka=Kafka(prefix=prefix)), kafka_server.bootstrap_servers, transport.known_topics(), ["toy", "toy2"]
+        Config(kafka=Kafka(prefix=prefix)),
+        kafka_server.bootstrap_servers,
+        transport.known_topics(),
+        [TOY, dataclasses.replace(TOY, name="toy2")],
     )  # fmt: skip
     command = [sys.executable, "-m", "tests.integration.crashing_worker", kafka_server.bootstrap_servers, prefix]
     with (tmp_path / "log").open("wb") as log:

@@ -74,7 +74,7 @@ def messages() -> list[tuple[str, int, Batch]]:
 
 def run(crashes: set[int], save_every: int) -> list[dict[str, object]]:
     """Feed all messages; at each crash start anew from the last save. Rows that come again must be identical."""
-    saved: tuple[bytes, dict[str, object]] | None = None
+    saved: tuple[list[memoryview], dict[str, object]] | None = None
     out: dict[str, dict[str, object]] = {}
     progress = Progress(TopologyPartition(TOY, Config(), 0))
     queue, at, count = messages(), 0, 0

@@ -66,7 +66,7 @@ def capture(
     edge = Edge(
         config, existing_files(files), interface=interface, capture_filter=capture_filter, salt=salt, speed=speed
     )  # fmt: skip
-    transport.declare_topics(config, bootstrap, transport.known_topics(), [t.name for t in processors.all_topologies()])
+    transport.declare_topics(config, bootstrap, transport.known_topics(), processors.all_topologies())
     publisher = transport.Publisher(config, bootstrap)
     if interface:
         stop_after(edge, seconds)
@@ -107,7 +107,7 @@ def process(names: tuple[str, ...], member: str, config_path: str | None, bootst
     config = load_config(config_path, bootstrap_servers)
     bootstrap = bootstrap_of(config)
     chosen = processors.choose(names)
-    transport.declare_topics(config, bootstrap, transport.known_topics(), [t.name for t in chosen])
+    transport.declare_topics(config, bootstrap, transport.known_topics(), chosen)
     run_worker(chosen, config, bootstrap, member, processors.marked_topics())
 
 

@@ -171,8 +171,7 @@ class Stack:
             points.store_url = store.start()
             points.pids["store"] = store.pid or 0
         tell("preparing topics and tables")
-        names = [t.name for t in all_topologies()]
-        transport.declare_topics(self.config, points.bootstrap_servers, transport.known_topics(), names)
+        transport.declare_topics(self.config, points.bootstrap_servers, transport.known_topics(), all_topologies())
         with store_client.connect(self.config, points.store_url, database="") as client:
             migrate(client, store_client.database_of(self.config, points.store_url))
         tell("starting workers and sinks")

@@ -1,0 +1,86 @@
+"""When a worker saves and what a save costs it: keeps the time spent on checkpoints below a share of one core.
+
+The event loop copies the state of one partition at a time; hashing and sending happen in a thread. Of each save the
+pause of the loop and the thread's CPU time count. States that cost more are saved less often, up to a bound that
+limits what a restart repeats.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from akbypass.checkpoint import CheckpointStore, FencedError, Saved, SupersededError
+from akbypass.checkpoint_log import LogReader
+from akbypass.config import Checkpoint, Config
+from akbypass.rows import Array
+from akbypass.transport import Publisher
+
+
+class Pace:
+    """The interval between two saves of a partition, for all topologies of a process together.
+
+    >>> pace = Pace(Checkpoint(interval_s=5, interval_max_s=30, share_max=0.05))
+    >>> pace.spent("books", 0, 0.2), pace.interval_s()
+    (None, 5)
+    >>> pace.spent("books", 1, 0.4), pace.interval_s()
+    (None, 12.0)
+    >>> pace.spent("latency", 0, 9.0), pace.interval_s()
+    (None, 30)
+    """
+
+    def __init__(self, settings: Checkpoint) -> None:
+        self._settings = settings
+        self._cost_s: dict[tuple[str, int], float] = {}
+
+    def spent(self, topology: str, partition: int, cost_s: float) -> None:
+        """Tell what the last save of a partition cost; seconds."""
+        self._cost_s[topology, partition] = cost_s
+
+    def forget(self, topology: str) -> None:
+        """Partitions of a topology are others from now on."""
+        self._cost_s = {place: cost for place, cost in self._cost_s.items() if place[0] != topology}
+
+    def interval_s(self) -> float:
+        """Seconds between two saves of one partition."""
+        settings = self._settings
+        wanted = round(sum(self._cost_s.values()) / settings.share_max, 6)
+        return min(max(settings.interval_s, wanted), settings.interval_max_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A save: what was sent, and the CPU time of the thread that did it (s)."""
+
+    saved: Saved
+    cpu_s: float
+
+
+def write(publisher: Publisher, store: CheckpointStore, arrays: Mapping[str, Array], meta: bytes) -> Done:
+    """Save a state behind everything that it has said; for a thread. Raises FencedError, ServiceError.
+
+    `meta` is JSON, made on the event loop together with the copy of the state.
+    """
+    started_s = time.thread_time()
+    publisher.flush()  # what the state has said must be on the broker before the state says so
+    saved = store.save(arrays, orjson.Fragment(meta))
+    return Done(saved, time.thread_time() - started_s)
+
+
+def check(store: CheckpointStore) -> None:
+    """Raise FencedError when another owner has appended; for a thread and a partition that has nothing to save."""
+    if not store.is_alone():
+        raise FencedError(f"{store.topic}[{store.partition}]")
+
+
+def step_aside(config: Config, bootstrap: str, publisher: Publisher, store: CheckpointStore) -> None:
+    """Return when another version has taken over, having told it that nothing more comes; else raise FencedError."""
+    with LogReader(config, bootstrap, store.topic, config.checkpoint.load_timeout_s) as reader:
+        try:
+            store.find_successor(reader)
+        except SupersededError:
+            publisher.flush()
+            store.leave()
