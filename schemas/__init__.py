@@ -183,6 +183,14 @@ def envelope() -> Any:
 
 
 @functools.cache
+def envelope_head() -> Any:
+    """Return the envelope without its last field, the payload, which readers and writers need not copy."""
+    raw = json.loads(avsc_text("packet_batch"))
+    assert raw["fields"][-1]["name"] == "payload", "the payload stands last"
+    return fastavro.schema.parse_schema(raw | {"fields": raw["fields"][:-1]})
+
+
+@functools.cache
 def load(name: str, version: int = 1) -> RowSchema:
     """Return a row type by name, as "packets"; raises FileNotFoundError for a name without a file."""
     raw = json.loads(avsc_text(name, version))

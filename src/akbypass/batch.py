@@ -76,26 +76,51 @@ def _encode_arrow(batch: Batch, rows_max: int, bytes_max: int) -> Iterator[Messa
     start, n = 0, len(rows)
     while start < n:
         take = min(rows_max, n - start)
-        payload = rows.take(slice(start, start + take)).to_ipc()
+        payload = memoryview(rows.take(slice(start, start + take)).to_ipc())
         while len(payload) + HEAD_BYTES > bytes_max and take > 1:
             take = max(1, min(take - 1, take * (bytes_max - HEAD_BYTES) // len(payload)))
-            payload = rows.take(slice(start, start + take)).to_ipc()
+            payload = memoryview(rows.take(slice(start, start + take)).to_ipc())
         last = start + take == n
         watermark = batch.watermark_ns if last else int(rows["run_ns"][start + take])
         yield _envelope(batch, payload, take, watermark, batch.end_ns if last else None)
         start += take
 
 
-def _envelope(batch: Batch, payload: bytes, rows: int, watermark_ns: int, end_ns: int | None) -> Message:
+def _envelope(batch: Batch, payload: pa.Buffer | bytes, rows: int, watermark_ns: int, end_ns: int | None) -> Message:
     out = io.BytesIO()
     schema = schemas.load(topics.row_type(batch.topic))
     record = {
         "run_id": batch.run_id, "schema": f"{schema.name}.v{schema.version}", "source": batch.source,
         "sources": batch.sources, "sequence": batch.sequence, "rows": rows, "watermark_ns": watermark_ns,
-        "end_ns": end_ns, "publish_ns": batch.publish_ns, "payload": payload,
+        "end_ns": end_ns, "publish_ns": batch.publish_ns,
     }  # fmt: skip
-    fastavro.schemaless_writer(out, schemas.envelope(), record)
-    return Message(None, out.getvalue(), [], rows)
+    fastavro.schemaless_writer(out, schemas.envelope_head(), record)
+    out.write(_long(len(payload)))
+    return Message(None, b"".join((out.getvalue(), payload)), [], rows)
+
+
+def _long(value: int) -> bytes:
+    """Write a length of Avro bytes: zig-zag, seven bits a byte, lowest first (Avro 1.12, "Binary Encoding")."""
+    left, out = value << 1, bytearray()
+    while left > 0x7F:
+        out.append(left & 0x7F | 0x80)
+        left >>= 7
+    out.append(left)
+    return bytes(out)
+
+
+def _payload(value: bytes, at: int) -> memoryview:
+    """The Avro bytes that begin at `at` and end with the message; raises BatchError when they do not."""
+    length, shift = 0, 0
+    for byte in value[at : at + 5]:
+        at += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    if length & 1 or at + (length >> 1) != len(value):
+        raise BatchError(f"expected {length >> 1} bytes of rows at the end, found {len(value) - at}")
+    return memoryview(value)[at:]
 
 
 def _encode_plain(batch: Batch) -> Iterator[Message]:
@@ -144,14 +169,15 @@ def decode(
 
 def _decode_arrow(topic: str, value: bytes, as_arrow: bool) -> Batch:
     name = topics.row_type(topic)
-    reader = io.BytesIO(value)
-    record = fastavro.schemaless_reader(reader, schemas.envelope(), None)
-    if not isinstance(record, dict) or reader.read(1):
-        raise BatchError(f"expected one envelope, found more behind it in a message of {topic}")
+    reader = io.BytesIO(value[:HEAD_BYTES])
+    record = fastavro.schemaless_reader(reader, schemas.envelope_head(), None)
+    payload = _payload(value, reader.tell())
+    if not isinstance(record, dict):
+        raise BatchError(f"expected an envelope in a message of {topic}")
     expected = f"{name}.v{schemas.load(name).version}"
     if record["schema"] != expected:
         raise BatchError(f"expected rows of {expected}, found {record['schema']!r:.60}")
-    arrow = read_ipc(name, record["payload"]) if record["rows"] else None
+    arrow = read_ipc(name, payload, full=as_arrow) if record["rows"] else None
     rows = None if arrow is None else Rows.from_arrow(name, arrow, ORDER if as_arrow else None)
     if rows is not None and len(rows) != record["rows"]:
         raise BatchError(f"expected {record['rows']} rows, found {len(rows)}")

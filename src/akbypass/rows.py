@@ -11,11 +11,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from akbypass import schemas
+from akbypass import schemas, strings
 from akbypass.schemas import NULL_INT32, NULL_INT64, Column, RowSchema
 
 Array = np.ndarray[Any, np.dtype[Any]]
-QUESTION_MARK = ord("?")
 ORDER = ("run_ns", "capture_id", "capture_pos", "sub")
 
 
@@ -105,23 +104,23 @@ class Rows:
         schema = schemas.load(name)
         if not batch.schema.equals(schema.arrow):
             raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {batch.schema.names}")
-        for i, c in enumerate(schema.columns):
-            if batch.column(i).null_count and not c.nullable:
-                raise pa.ArrowInvalid(
-                    f"expected a value in every row of {c.name}, found {batch.column(i).null_count} without"
-                )
-        wanted = [(i, c) for i, c in enumerate(schema.columns) if only is None or c.name in only]
-        return cls(schema, {c.name: _from_arrow(c, batch.column(i)) for i, c in wanted})
+        made: dict[str, Array] = {}
+        for c, array in zip(schema.columns, batch.columns, strict=True):
+            if not c.nullable and array.null_count:
+                raise pa.ArrowInvalid(f"expected a value in every row of {c.name}, found {array.null_count} without")
+            if only is None or c.name in only:
+                made[c.name] = _from_arrow(c, array)
+        return cls(schema, made)
 
-    def to_ipc(self) -> bytes:
+    def to_ipc(self) -> pa.Buffer:
         """Write one Arrow IPC stream."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.schema.arrow) as writer:
             writer.write_batch(self.to_arrow())
-        return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+        return sink.getvalue()
 
     @classmethod
-    def from_ipc(cls, name: str, payload: bytes) -> Rows:
+    def from_ipc(cls, name: str, payload: bytes | pa.Buffer) -> Rows:
         """Read one Arrow IPC stream; raises pa.ArrowInvalid for anything else."""
         return cls.from_arrow(name, read_ipc(name, payload))
 
@@ -176,19 +175,17 @@ def _objects(values: list[Any]) -> Array:
     return array
 
 
-def read_ipc(name: str, payload: bytes) -> pa.RecordBatch:
-    """Read the one record batch of an Arrow IPC stream and check it whole; raises pa.ArrowInvalid for anything else."""
+def read_ipc(name: str, payload: Any, *, full: bool = False) -> pa.RecordBatch:
+    """Read the one record batch of an Arrow IPC stream (any buffer); raises pa.ArrowInvalid for anything else.
+
+    Buffers are checked against lengths; with `full`, as for a batch that is handed on, every value is checked too.
+    """
     with pa.ipc.open_stream(pa.BufferReader(payload)) as reader:
         batches = list(reader)
     if len(batches) != 1:
         raise pa.ArrowInvalid(f"expected one record batch of {name}, found {len(batches)}")
-    batches[0].validate(full=True)
+    batches[0].validate(full=full)
     return batches[0]
-
-
-def string_lengths(array: Array) -> Array:
-    """Bytes of each NUL-padded string, without the padding."""
-    return np.strings.str_len(array)
 
 
 def _validity(present: Array) -> pa.Buffer | None:
@@ -211,15 +208,8 @@ def _to_arrow(column: Column, array: Array) -> pa.Array:
     if kind == "ip":
         return pa.FixedSizeBinaryArray.from_buffers(column.arrow, n, [None, pa.py_buffer(np.ascontiguousarray(array))])
     if kind == "string":
-        lengths = string_lengths(array)
-        offsets = np.zeros(n + 1, np.int32)
-        np.cumsum(lengths, out=offsets[1:])
-        matrix = np.ascontiguousarray(array).view(np.uint8).reshape(n, column.width)
-        longest = int(lengths.max()) if n else 0
-        data = matrix[:, :longest][np.arange(longest) < lengths[:, None]] if longest else np.empty(0, np.uint8)
-        if data.size and int(data.max()) > 126:
-            data[data > 126] = QUESTION_MARK
-        valid = _validity(lengths > 0) if column.nullable else None
+        offsets, data = strings.pack(array)
+        valid = _validity(offsets[1:] > offsets[:-1]) if column.nullable else None
         return pa.Array.from_buffers(column.arrow, n, [valid, pa.py_buffer(offsets), pa.py_buffer(data)])
     if kind == "boolean":
         return pa.Array.from_buffers(column.arrow, n, [None, pa.py_buffer(np.packbits(array, bitorder="little"))])
@@ -245,6 +235,7 @@ def _present(array: pa.Array) -> Array | None:
 def _from_arrow(column: Column, array: pa.Array) -> Array:
     n, kind = len(array), column.kind
     if kind in ("text", "bytes", "list"):
+        array.validate(full=True)
         empty: Any = {"text": "", "bytes": b"", "list": []}[kind]
         return _objects([empty if v is None else v for v in array.to_pylist()])
     if n == 0:
@@ -256,23 +247,22 @@ def _from_arrow(column: Column, array: pa.Array) -> Array:
     if kind == "enum":
         if not array.dictionary.equals(_symbols(column.symbols)):
             raise pa.ArrowInvalid(f"expected the symbols {column.symbols} of {column.name}, found {array.dictionary}")
-        codes = array.indices
-        return np.frombuffer(codes.buffers()[1], np.int8)[codes.offset : codes.offset + n]
+        indices = array.indices
+        codes = np.frombuffer(indices.buffers()[1], np.int8)[indices.offset : indices.offset + n]
+        if int(codes.view(np.uint8).max()) >= len(column.symbols):  # below zero is above 127
+            raise pa.ArrowInvalid(f"expected one of {len(column.symbols)} symbols in {column.name}")
+        return codes
     if kind == "ip":
         return np.frombuffer(array.buffers()[1], "V16")[array.offset : array.offset + n]
     if kind == "boolean":
         bits = np.unpackbits(np.frombuffer(array.buffers()[1], np.uint8), count=array.offset + n, bitorder="little")
         return bits[array.offset :].astype(bool)
     offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + n + 1]
-    lengths = np.diff(offsets)
-    longest = int(lengths.max())
-    if longest > column.width:
-        raise pa.ArrowInvalid(f"expected at most {column.width} bytes of {column.name}, found {longest}")
-    matrix = np.zeros((n, column.width), np.uint8)
-    if int(offsets[-1]) > int(offsets[0]):
-        data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-        matrix[:, :longest][np.arange(longest) < lengths[:, None]] = data
-    return matrix.view(column.dtype).reshape(n)
+    data = array.buffers()[2]
+    try:
+        return strings.unpack(offsets, np.frombuffer(b"" if data is None else data, np.uint8), column.width)
+    except ValueError as error:
+        raise pa.ArrowInvalid(f"{column.name}: {error}") from error
 
 
 def address_text(packed: bytes) -> str:
@@ -344,5 +334,4 @@ __all__ = [
     "address_bytes",
     "address_text",
     "read_ipc",
-    "string_lengths",
 ]
