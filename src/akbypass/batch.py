@@ -76,17 +76,17 @@ def _encode_arrow(batch: Batch, rows_max: int, bytes_max: int) -> Iterator[Messa
     start, n = 0, len(rows)
     while start < n:
         take = min(rows_max, n - start)
-        payload = memoryview(rows.take(slice(start, start + take)).to_ipc())
+        payload = rows.take(slice(start, start + take)).to_ipc()
         while len(payload) + HEAD_BYTES > bytes_max and take > 1:
             take = max(1, min(take - 1, take * (bytes_max - HEAD_BYTES) // len(payload)))
-            payload = memoryview(rows.take(slice(start, start + take)).to_ipc())
+            payload = rows.take(slice(start, start + take)).to_ipc()
         last = start + take == n
         watermark = batch.watermark_ns if last else int(rows["run_ns"][start + take])
         yield _envelope(batch, payload, take, watermark, batch.end_ns if last else None)
         start += take
 
 
-def _envelope(batch: Batch, payload: pa.Buffer | bytes, rows: int, watermark_ns: int, end_ns: int | None) -> Message:
+def _envelope(batch: Batch, payload: bytes, rows: int, watermark_ns: int, end_ns: int | None) -> Message:
     out = io.BytesIO()
     schema = schemas.load(topics.row_type(batch.topic))
     record = {

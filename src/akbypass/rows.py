@@ -112,12 +112,12 @@ class Rows:
                 made[c.name] = _from_arrow(c, array)
         return cls(schema, made)
 
-    def to_ipc(self) -> pa.Buffer:
+    def to_ipc(self) -> bytes:
         """Write one Arrow IPC stream."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.schema.arrow) as writer:
             writer.write_batch(self.to_arrow())
-        return sink.getvalue()
+        return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
     @classmethod
     def from_ipc(cls, name: str, payload: bytes | pa.Buffer) -> Rows:
