@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import fastavro
-import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -181,7 +180,7 @@ def _decode_arrow(topic: str, value: bytes, as_arrow: bool) -> Batch:
     rows = None if arrow is None else Rows.from_arrow(name, arrow, ORDER if as_arrow else None)
     if rows is not None and len(rows) != record["rows"]:
         raise BatchError(f"expected {record['rows']} rows, found {len(rows)}")
-    if rows is not None and not _rises(rows):
+    if rows is not None and not rows.rises(ORDER, strictly=True):
         raise BatchError("expected rows in strict order of their keys, found one that is not above the one before")
     return Batch(
         topic, record["run_id"], record["source"], record["sources"], rows, record["watermark_ns"], record["end_ns"],
@@ -200,15 +199,6 @@ def _checked(found: Batch) -> Batch:
     if found.end_ns is not None and not START_NS <= found.end_ns < END_NS:
         raise BatchError(f"expected an end within 64 bits, found {found.end_ns}")
     return found
-
-
-def _rises(rows: Rows) -> bool:
-    """Whether the order key rises strictly from row to row."""
-    rises = np.zeros(len(rows) - 1, bool)
-    for name in reversed(ORDER):
-        before, after = rows[name][:-1], rows[name][1:]
-        rises = (after > before) | ((after == before) & rises)
-    return bool(rises.all())
 
 
 def _decode_plain(topic: str, value: bytes | None, headers: dict[str, bytes]) -> Batch:

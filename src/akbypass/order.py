@@ -91,11 +91,12 @@ def number_rows(rows: Rows, topology: str, run_id: str) -> Rows:
     n = len(rows)
     if n == 0:
         return rows
-    order = np.lexsort((np.arange(n), rows["capture_pos"], rows["capture_id"], rows["run_ns"]))
-    rows = rows.take(order)
+    cause = ("run_ns", "capture_id", "capture_pos")
+    if not rows.rises(cause):
+        rows = rows.take(np.lexsort((np.arange(n), rows["capture_pos"], rows["capture_id"], rows["run_ns"])))
     same = np.ones(n, bool)
     same[0] = False
-    for column in ("run_ns", "capture_id", "capture_pos"):
+    for column in cause:
         same[1:] &= rows[column][1:] == rows[column][:-1]
     starts = np.flatnonzero(~same)
     sub = (np.arange(n) - np.repeat(starts, np.diff(np.append(starts, n)))).astype(np.int32)
@@ -105,9 +106,7 @@ def number_rows(rows: Rows, topology: str, run_id: str) -> Rows:
     ids = rows["id"]
     missing = ids == b""
     if missing.any():
-        made = make_ids(
-            f"{topology}/{rows.schema.name}", run_id, *(rows[k] for k in ("run_ns", "capture_id", "capture_pos", "sub"))
-        )
+        made = make_ids(f"{topology}/{rows.schema.name}", run_id, *(rows[k] for k in (*cause, "sub")))
         rows = rows.with_columns(id=np.where(missing, made, ids))
     return rows
 

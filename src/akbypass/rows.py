@@ -79,12 +79,23 @@ class Rows:
 
     def sorted_by_order(self) -> Rows:
         """Sort by order key; rows that are in order already come back as they are."""
-        run_ns = self["run_ns"]
-        if len(self) < 2:
+        if self.rises(ORDER):
             return self
-        if bool((run_ns[1:] > run_ns[:-1]).all()):
-            return self
-        return self.take(np.lexsort((self["sub"], self["capture_pos"], self["capture_id"], run_ns)))
+        return self.take(np.lexsort((self["sub"], self["capture_pos"], self["capture_id"], self["run_ns"])))
+
+    def rises(self, names: Sequence[str], *, strictly: bool = False) -> bool:
+        """Whether the tuple of these columns never falls from row to row; `strictly`, whether it always rises."""
+        n = len(self)
+        if n < 2:
+            return True
+        first = self[names[0]]
+        if bool((first[1:] > first[:-1]).all()):
+            return True
+        holds = np.full(n - 1, not strictly)
+        for name in reversed(names):
+            before, after = self[name][:-1], self[name][1:]
+            holds = (after > before) | ((after == before) & holds)
+        return bool(holds.all())
 
     def bytes_of(self, column: str) -> Array:
         """View a string or address column as a (rows, width) array of uint8, for a kernel."""
