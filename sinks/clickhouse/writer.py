@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,13 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from urllib3.exceptions import HTTPError
 
-from akbypass import batch, schemas, topics
+from akbypass import batch, topics
 from akbypass.batch import Batch, BatchError
 from akbypass.config import Config
 from akbypass.errors import ServiceError
 from akbypass.order import BEFORE_ALL, OrderKey, key_at, make_id
 from akbypass.rows import ORDER, Rows
+from akbypass.sinks.clickhouse.block import Block, Place
 from akbypass.sinks.clickhouse.tables import RAW
 from akbypass.transport import client_options
 
@@ -59,13 +60,6 @@ def clickhouse_target(config: Config) -> Target:
     return Target("clickhouse", {t: topics.row_type(t) for t in chosen}, None)
 
 
-@dataclass
-class _Table:
-    batches: list[pa.Table] = field(default_factory=list)
-    rows: int = 0
-    bytes: int = 0
-
-
 class Writer:
     """One sink: takes messages of its topics and writes their rows. `client` is a clickhouse-connect client."""
 
@@ -76,7 +70,7 @@ class Writer:
         self.rejected = 0
         self.stopping = False
         self._names = {topics.full_name(config.kafka.prefix, t): t for t in target.tables}
-        self._tables: dict[str, _Table] = {}
+        self._tables: dict[str, Block] = {}
         self._ends: list[list[Any]] = []
         self._next: dict[tuple[str, int], int] = {}
         self._last: dict[tuple[str, int, str], dict[int, OrderKey]] = {}
@@ -142,7 +136,8 @@ class Writer:
         except BatchError as problem:
             self.rejected += 1
             log.warning("%s[%d]@%d: %s", topic, message.partition(), message.offset(), problem)
-            self._buffer("rejected", self._poison(topic, message, str(problem)))
+            place = Place("", topic, message.partition(), message.offset(), 0)
+            self._buffer("rejected", self._poison(topic, message, str(problem)), None, place)
             return
         if found.rows is not None:
             self._add(topic, message, found)
@@ -166,9 +161,8 @@ class Writer:
         known[found.source] = key_at(rows, -1)
         if self.target.convert is not None:
             rows = self.target.convert(topic, rows, found.run_id)
-        whole = rows.to_arrow() if arrow is None else arrow
-        place = (found.run_id, topic, message.partition(), message.offset(), found.source)
-        self._buffer(self.target.tables[topic], _placed(whole, *place))
+        place = Place(found.run_id, topic, message.partition(), message.offset(), found.source)
+        self._buffer(self.target.tables[topic], rows, arrow, place)
 
     def _last_keys(self, topic: str, partition: int, run_id: str) -> dict[int, OrderKey]:
         """Last order key per source that the store holds of a run, read once per topic, partition and run."""
@@ -185,21 +179,17 @@ class Writer:
             self._last[place] = {int(s): (int(k[0]), int(k[1]), int(k[2]), int(k[3])) for s, k in result.result_rows}
         return self._last[place]
 
-    def _poison(self, topic: str, message: Any, reason: str) -> pa.Table:
+    def _poison(self, topic: str, message: Any, reason: str) -> Rows:
         place = f"{topic}[{message.partition()}]@{message.offset()}"
         now_ns = message.timestamp()[1] * 1_000_000
-        rows = Rows.build(
+        return Rows.build(
             "rejected", 1, run_ns=now_ns, ts_capture_ns=now_ns, id=make_id("rejected", "", place), stage=b"sink",
             topic=topic.encode()[:32], reason=b"not_a_batch", detail=[f"{place}: {reason}"], bytes=[(message.value() or b"")[:1024]],
             partition=np.array([message.partition()]), offset=np.array([message.offset()]),
         )  # fmt: skip
-        return _placed(rows.to_arrow(), "", topic, message.partition(), message.offset(), 0)
 
-    def _buffer(self, table: str, arrow: pa.Table) -> None:
-        buffer = self._tables.setdefault(table, _Table())
-        buffer.batches.append(arrow)
-        buffer.rows += arrow.num_rows
-        buffer.bytes += arrow.nbytes
+    def _buffer(self, table: str, rows: Rows, arrow: pa.RecordBatch | None, place: Place) -> None:
+        self._tables.setdefault(table, Block(table)).add(rows, arrow, place)
 
     # -- output ----------------------------------------------------------------------------------------------------
 
@@ -214,11 +204,11 @@ class Writer:
         """Insert what is buffered, then commit the offsets behind it."""
         if not self._next:
             return
-        for table, buffer in self._tables.items():
-            for block in _by_month(table, pa.concat_tables(buffer.batches)):
-                insert = partial(self.client.insert_arrow, table, block, settings={"async_insert": 0})
-                self._retrying(f"write {block.num_rows} rows of {table}", insert)
-                self.rows_written += block.num_rows
+        for name, block in self._tables.items():
+            for table in block.tables():
+                insert = partial(self.client.insert_arrow, name, table, settings={"async_insert": 0})
+                self._retrying(f"write {table.num_rows} rows of {name}", insert)
+                self.rows_written += table.num_rows
         if self._ends:
             names = ["sink", "run_id", "topic", "partition", "source", "sources", "end_ns"]
             ends = self._ends
@@ -253,29 +243,3 @@ def _may_pass(error: Exception) -> bool:
     if code is None:
         return isinstance(error, OSError | HTTPError | OperationalError)
     return int(code[1]) in PASSING
-
-
-def _placed(rows: pa.RecordBatch, run_id: str, topic: str, partition: int, offset: int, source: int) -> pa.Table:
-    """Rows as a table with the columns that say where they came from."""
-    n = rows.num_rows
-    names, columns = list(rows.schema.names), list(rows.columns)
-    if "revision" in names:
-        columns[names.index("revision")] = columns[names.index("revision")].view(pa.uint32())
-    for name, value, kind in (
-        ("run_id", run_id, pa.utf8()), ("_topic", topic, pa.utf8()), ("_partition", partition, pa.int32()),
-        ("_offset", offset, pa.int64()), ("_source", source, pa.int32()),
-    ):  # fmt: skip
-        names.append(name)
-        columns.append(pa.repeat(pa.scalar(value, kind), n))
-    return pa.Table.from_arrays(columns, names=names)
-
-
-def _by_month(name: str, table: pa.Table) -> list[pa.Table]:
-    """Split a block so that each insert falls into one partition of the table and is taken whole or not at all."""
-    table = table.unify_dictionaries().combine_chunks()
-    if schemas.load(name).encoding == "plain" or table.num_rows < 2:
-        return [table]
-    months = np.asarray(table.column("run_ns").cast(pa.int64())).astype("M8[ns]").astype("M8[M]")
-    if months.min() == months.max():
-        return [table]
-    return [table.filter(pa.array(months == month)) for month in np.unique(months)]

@@ -20,6 +20,7 @@ from akbypass.config import ClickHouse, Config, Kafka
 from akbypass.errors import ServiceError
 from akbypass.rows import Rows, address_bytes
 from akbypass.sinks.audit.trail import audit_target, to_trail
+from akbypass.sinks.clickhouse import block
 from akbypass.sinks.clickhouse.migrate import migrate
 from akbypass.sinks.clickhouse.writer import Writer, clickhouse_target
 from akbypass.transport import Publisher, RunWriter
@@ -196,7 +197,7 @@ def flushing(client: Failing) -> Writer:
     """A writer with three rows to insert; it has no broker, and needs none before the commit."""
     writer = Writer(Config(), "127.0.0.1:1", client, clickhouse_target(Config()))
     writer.consumer.close()
-    writer._buffer("latency", pa.Table.from_batches([latency(3).to_arrow()]))
+    writer._buffer("latency", latency(3), None, block.Place("r", "latency", 0, 0, 0))
     writer._next["latency", 0] = 3
     return writer
 
