@@ -182,7 +182,9 @@ class CheckpointStore:
         """Say that this owner, which was superseded, publishes no more."""
         self.writer.append(self.topic, self.partition, [(LEFT, orjson.dumps({"owner": self._owner}))])
 
-    def _manifest(self, chunks: list[_Chunk], meta: Mapping[str, Any] | orjson.Fragment, at: int, position: int) -> bytes:
+    def _manifest(
+        self, chunks: list[_Chunk], meta: Mapping[str, Any] | orjson.Fragment, at: int, position: int
+    ) -> bytes:
         words = {
             "format": FORMAT, "version": self.version, "epoch": self.epoch, "owner": self._owner, "sequence": self.sequence + 1,
             "at": at, "position": position, "saved_ns": time.time_ns(), "meta": meta,

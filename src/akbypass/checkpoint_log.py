@@ -8,6 +8,7 @@ state asks for and no longer, whenever the broker's cleaner may run. This module
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -62,25 +63,25 @@ class LogWriter:
 
     def append(self, topic: str, partition: int, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
         """Append (key, value) in order and return the offset of each; raises ServiceError when the broker did not."""
-        offsets: list[int] = []
+        offsets: dict[int, int] = {}
         failures: list[str] = []
 
-        def delivered(error: object, message: Message) -> None:
+        def delivered(number: int, error: object, message: Message) -> None:  # in whichever thread polls: in any order
             if error is None:
-                offsets.append(message.offset())
+                offsets[number] = message.offset()
             else:
                 failures.append(str(error))
 
         deadline = time.monotonic() + transport.DELIVERY_TIMEOUT_S + 10
-        for key, value in records:
-            self._produce(topic, partition, key, value, delivered, deadline)
+        for number, (key, value) in enumerate(records):
+            self._produce(topic, partition, key, value, functools.partial(delivered, number), deadline)
         while len(offsets) < len(records) and not failures:
             if time.monotonic() > deadline:
                 raise ServiceError(f"{topic}[{partition}]: a checkpoint was not acknowledged; is the broker running?")
             self._producer.poll(0.05)
         if failures:
             raise ServiceError(f"{topic}[{partition}]: a checkpoint could not be written: {failures[0]}")
-        return offsets
+        return [offsets[number] for number in range(len(records))]
 
     def _produce(
         self, topic: str, partition: int, key: bytes, value: bytes, delivered: object, deadline: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,24 @@ def test_only_changed_chunks_are_sent(logs: Logs) -> None:
     found.arrays["flows"][-1] = 2
     assert successor.save(found.arrays, {}).sent_bytes < CHUNK_BYTES_MAX + 16_384
     assert same(logs.owner()[1], found.arrays)
+
+
+@services
+def test_many_threads_save_through_one_writer(logs: Logs) -> None:
+    """Owners of all partitions save at the same time, as topologies of one process do, and none is fenced."""
+    owners = [CheckpointStore(logs.config, logs.writer, "toy", 1, p) for p in range(4)]
+    with logs.reader() as reader:
+        for owner in owners:
+            owner.load(reader)
+
+    def many(owner: CheckpointStore) -> None:
+        for turn in range(100):
+            owner.save({"turn": np.full(20_000, turn)}, {"turn": turn})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(many, owners))
+    with logs.reader() as reader:
+        assert [o.load(reader).meta for o in owners] == [{"turn": 99}] * 4
 
 
 @services
