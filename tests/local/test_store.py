@@ -220,6 +220,20 @@ def test_headers_and_statuses_are_those_of_the_protocol(store_server: Store, dat
 
 
 @services
+def test_answers_of_one_moment_are_not_mixed(client: Any) -> None:
+    """Eight clients ask for different texts at once; every answer is its own, byte for byte."""
+
+    def ask(number: int) -> bool:
+        size = (1, 60, 2_000, 30_000)[number % 4]
+        text = f"{number:08}" * 12
+        sql = f"SELECT '{text}' FROM numbers({size})"
+        return bool(client.raw_query(sql, fmt="TabSeparated") == f"{text}\n".encode() * size)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(600)))
+
+
+@services
 def test_reads_run_while_others_insert(store_server: Store, database: str) -> None:
     """Four readers see whole blocks only, never fewer than before, while two writers insert; threads share one client."""
     blocks, size = 15, 1_000

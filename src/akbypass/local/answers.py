@@ -67,8 +67,12 @@ class RefusedError(Exception):
 
 @dataclass
 class Answer:
-    """What a statement gave: the bytes of its result, their format ("" when it returns no rows), and the counts."""
+    """What a statement gave: the bytes of its result, their format ("" when it returns no rows), and the counts.
+
+    `owner` holds the memory behind `data`: the engine's views do not, and freed memory is the next query's.
+    """
 
     data: bytes | memoryview = b""
     format: str = ""
     summary: dict[str, str] = field(default_factory=dict)
+    owner: object = None

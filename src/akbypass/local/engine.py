@@ -184,7 +184,7 @@ def _query(session: Any, statement: Statement, default_format: str) -> Answer:
         result.storage_rows_read(), result.storage_bytes_read(), result.rows_written(), result.bytes_written(),
         result.rows_read(), result.bytes_read(), result.elapsed(),
     )  # fmt: skip
-    return Answer(view, name, summary)
+    return Answer(view, name, summary, result)
 
 
 def _summary(
