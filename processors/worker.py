@@ -28,6 +28,7 @@ from akbypass.batch import Batch, BatchError
 from akbypass.checkpoint import Checkpoint, CheckpointStore, FencedError, load_all
 from akbypass.checkpoint_log import LogWriter
 from akbypass.config import Config
+from akbypass.emitter import Emitter
 from akbypass.errors import ConfigError
 from akbypass.order import make_id
 from akbypass.processors import saving
@@ -92,7 +93,8 @@ class _Partition:
         self.progress = Progress(TopologyPartition(worker.topology, worker.config, number))
         topology = worker.topology
         self.store = CheckpointStore(worker.config, worker.log, topology.name, topology.version, number)
-        self.writers: dict[str, RunWriter] = {}
+        self.writers: dict[str, Emitter] = {}
+        self._make_writer = worker.make_writer
         self.saved: dict[str, int] = {}
 
     def restore(self, found: Checkpoint) -> None:
@@ -100,6 +102,17 @@ class _Partition:
         if found.meta:
             self.progress.restore(found.meta, found.arrays)
             self.saved = dict(self.progress.next_offset)
+            self.writers = {r: self._make_writer(r, self.number, n) for r, n in found.meta["numbers"].items()}
+
+    def writer(self, run_id: str) -> Emitter:
+        """The writer of a run."""
+        if run_id not in self.writers:
+            self.writers[run_id] = self._make_writer(run_id, self.number, None)
+        return self.writers[run_id]
+
+    def meta(self, released: Mapping[str, int]) -> dict[str, Any]:
+        """What a manifest says beside the state."""
+        return self.progress.meta(released) | {"numbers": {r: w.numbers() for r, w in self.writers.items()}}
 
 
 class TopologyWorker:
@@ -284,6 +297,10 @@ class TopologyWorker:
 
     # -- output ----------------------------------------------------------------------------------------------------
 
+    def make_writer(self, run_id: str, partition: int, numbers: batch.Numbers | None) -> Emitter:
+        """Make the writer of one run of a partition, from its start or from where its numbers stood."""
+        return Emitter(self.publisher, self.topology, run_id, partition, self.marked, MARK_S, numbers)
+
     async def _resume(self) -> None:
         """Read on the inputs that were paused and are not far ahead any more.
 
@@ -313,15 +330,7 @@ class TopologyWorker:
                 writer.mark()
 
     def _publish(self, partition: _Partition, emission: Emission) -> None:
-        writer = partition.writers.get(emission.run_id)
-        if writer is None:
-            count = self.config.kafka.partitions
-            writer = partition.writers[emission.run_id] = RunWriter(
-                self.publisher, emission.run_id, partition.number, count, MARK_S
-            )
-        writer.write(
-            emission.rows, emission.watermark_ns, emission.end_ns, marked=self.marked, ending=self.topology.outputs
-        )  # fmt: skip
+        partition.writer(emission.run_id).write(emission)
         if emission.end_ns is not None:
             del partition.writers[emission.run_id]
             counted = ", ".join(f"{reason} {n:,}" for reason, n in emission.counters.items()) or "nothing"
@@ -360,7 +369,7 @@ class TopologyWorker:
             await loop.run_in_executor(None, saving.check, partition.store)
             return
         arrays, released = progress.partition.snapshot()
-        meta = orjson.dumps(progress.meta(released))
+        meta = orjson.dumps(partition.meta(released))
         pause_s = time.perf_counter() - started_s
         done = await loop.run_in_executor(None, saving.write, self.publisher, partition.store, arrays, meta)
         self.pace.spent(name, partition.number, pause_s + done.cpu_s)

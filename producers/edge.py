@@ -26,7 +26,7 @@ from akbypass.producers.capture.pace import Pace
 from akbypass.producers.capture.reader import FRAMES_MAX, Reader
 from akbypass.producers.capture.seconds import COUNTERS, Seconds
 from akbypass.producers.capture.source import Problem
-from akbypass.topics import CAPTURE_TOPICS
+from akbypass.topics import CAPTURE_TOPICS, LEDGER
 
 PACE_SLICE_NS = 10_000_000  # replay in original timing hands out this much wall time at once
 FEED_TOPICS = frozenset({"feed_frames", "market_data", "captures", "rejected"})  # these need the feed decoder
@@ -85,7 +85,7 @@ class Edge:
         self.sources = [interface] if interface is not None else [str(s) for s in sources]
         self.captures = len(self.sources)
         self.frames_max, self.speed = frames_max, speed
-        self.topics = frozenset(CAPTURE_TOPICS if topics is None else topics)
+        self.topics = frozenset((*CAPTURE_TOPICS, LEDGER) if topics is None else topics)
         self.now_ns, self.decoders = now_ns, decoders
         self._stream_id, self._monotonic, self._sleep = stream_id, monotonic, sleep
         self._lanes: list[Lane] = []

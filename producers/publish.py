@@ -9,6 +9,7 @@ from akbypass.producers.edge import Edge
 from akbypass.transport import Publisher, RunWriter
 
 MARKED = ("packets", "feed_frames", "market_data", "orders")  # topologies merge these below their watermarks
+ENDING = (*topics.CAPTURE_TOPICS, topics.LEDGER)
 
 
 def publish(edge: Edge, publisher: Publisher, on_batch: Callable[[], None] = lambda: None) -> dict[str, int]:
@@ -16,7 +17,7 @@ def publish(edge: Edge, publisher: Publisher, on_batch: Callable[[], None] = lam
     writers = [RunWriter(publisher, edge.run_id, i, edge.captures) for i in range(edge.captures)]
     for made in edge:
         writers[made.capture_id].write(
-            made.rows, made.watermark_ns, made.end_ns, marked=MARKED, ending=topics.CAPTURE_TOPICS
+            made.rows, made.watermark_ns, made.end_ns, marked=MARKED, ending=ENDING
         )  # fmt: skip
         on_batch()
     publisher.flush()

@@ -5,4 +5,4 @@ from __future__ import annotations
 from akbypass.processors.books.builder import BooksCore
 from akbypass.topology import Topology
 
-TOPOLOGY = Topology("books", 1, ("feed_frames", "market_data"), ("quotes",), BooksCore)
+TOPOLOGY = Topology("books", 1, ("feed_frames", "market_data"), ("quotes",), BooksCore, ordinal=5)

@@ -11,4 +11,5 @@ TOPOLOGY = Topology(
     inputs=("feed_frames",),  # keyed by feed: all lines of a feed meet
     outputs=("feed_gaps", "feed_quality", "alerts.feed_quality"),
     make_core=FeedQualityCore,
+    ordinal=4,
 )

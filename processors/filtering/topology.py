@@ -11,4 +11,5 @@ TOPOLOGY = Topology(
     inputs=("packets",),  # keyed by flow: both directions of a connection meet
     outputs=("verdicts", "contacts"),
     make_core=FilteringCore,
+    ordinal=0,
 )

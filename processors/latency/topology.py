@@ -12,6 +12,7 @@ TOPOLOGY = Topology(
     inputs=("packets", "orders"),  # keyed by flow; by session
     outputs=("latency", "order_events"),
     make_core=LatencyCore,
+    ordinal=2,
 )
 LATENCY_WINDOWS = Topology(
     name="latency_windows",
@@ -19,4 +20,5 @@ LATENCY_WINDOWS = Topology(
     inputs=("latency",),  # keyed by venue: all delays of a venue meet
     outputs=("latency_windows", "alerts.latency"),
     make_core=LatencyWindowsCore,
+    ordinal=3,
 )

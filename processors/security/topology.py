@@ -11,4 +11,5 @@ TOPOLOGY = Topology(
     inputs=("contacts",),  # keyed by source address: a scan meets itself
     outputs=("alerts.security",),
     make_core=SecurityCore,
+    ordinal=1,
 )

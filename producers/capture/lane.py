@@ -9,12 +9,14 @@ from typing import Protocol
 import numpy as np
 
 from akbypass import order
+from akbypass.accounts import CAPTURE, Accounts
 from akbypass.order import START_NS
 from akbypass.producers.capture.headers import HeaderParser
 from akbypass.producers.capture.reader import Reader
 from akbypass.producers.capture.seconds import Seconds
 from akbypass.producers.frames import FrameBatch, PacketBatch
 from akbypass.rows import Rows
+from akbypass.topics import CAPTURE_TOPICS, LEDGER
 
 IDLE_SLACK_NS = 1_000_000_000  # a silent live capture's watermark follows the clock this far behind
 
@@ -66,8 +68,10 @@ class Lane:
         self.number, self.run_id, self.reader, self.decoders, self.seconds = number, run_id, reader, decoders, seconds
         self.topics, self.slice_ns, self.now_ns = topics, slice_ns, now_ns
         self.parser = HeaderParser(number)
+        self.accounts = Accounts(run_id, CAPTURE, number, CAPTURE_TOPICS)
         self._pending: FrameBatch | None = None
         self._ended = False
+        self._accounted_ns = START_NS  # watermark up to which the accounts are made
 
     @property
     def next_ns(self) -> int | None:
@@ -103,7 +107,7 @@ class Lane:
             return EdgeBatch(self.number, {}, self.parser.run_ns, None)
         rows = self._rows_of(frames)
         self.look_ahead()
-        return EdgeBatch(self.number, rows, self.watermark_ns, None)
+        return EdgeBatch(self.number, self._accounted(rows, self.watermark_ns, False), self.watermark_ns, None)
 
     def _cut(self, frames: FrameBatch) -> tuple[FrameBatch, FrameBatch | None]:
         if self.slice_ns is None or not len(frames):
@@ -123,11 +127,19 @@ class Lane:
     def _finish(self) -> EdgeBatch:
         run_ns, position = self.parser.run_ns, self.reader.position
         if run_ns == START_NS:  # not one frame: there is no time to put anything at
-            return EdgeBatch(self.number, {}, 0, 1)
+            return EdgeBatch(self.number, self._accounted({}, 1, True), 0, 1)
         parts = [d.finish(run_ns, self.number, position) for d in self.decoders]
         rows = self._joined([{"rejected": self._problem_rows(run_ns, position)}, *parts], run_ns)
         captures = self.seconds.finish(run_ns, position, rows, self.reader.kernel_drops)
-        return EdgeBatch(self.number, self._wanted(rows | {"captures": captures}), run_ns, run_ns + 1)
+        rows = self._accounted(self._wanted(rows | {"captures": captures}), run_ns + 1, True)
+        return EdgeBatch(self.number, rows, run_ns, run_ns + 1)
+
+    def _accounted(self, rows: dict[str, Rows], until_ns: int, ended: bool) -> dict[str, Rows]:
+        """Add the capture's accounts when they are due."""
+        if LEDGER not in self.topics:
+            return rows
+        before_ns, self._accounted_ns = self._accounted_ns, until_ns
+        return rows | self.accounts.advance(rows, {}, before_ns, until_ns, ended)
 
     def _joined(self, parts: Sequence[dict[str, Rows]], floor_ns: int) -> dict[str, Rows]:
         joined: dict[str, Rows] = {}

@@ -3,13 +3,14 @@
 Topics of encoding `arrow` carry the envelope of schemas/packet_batch: many rows and a watermark in one message.
 Topics of encoding `plain` carry one JSON record a message for whoever subscribes; run and source stand in headers,
 and a message without a value marks the end of a source's run.
+Both number their rows in the header `rows_before`, by which a reader knows what it missed (see numbering).
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import fastavro
@@ -21,8 +22,10 @@ from akbypass.order import END_NS, START_NS
 from akbypass.rows import ORDER, Rows, read_ipc
 
 Headers = list[tuple[str, bytes]]
+Numbers = Mapping[str, Sequence[int]]  # number of the next row, by topic and partition
 RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 SOURCES_MAX = 65_536
+NUMBER = "rows_before"  # header: rows of this source in this partition before the message's first (count)
 HEAD_BYTES = 8 * 1024  # envelope, Arrow schema and padding of one message
 
 
@@ -47,6 +50,7 @@ class Batch:
     sequence: int = 0
     publish_ns: int = 0
     arrow: pa.RecordBatch | None = None
+    rows_before: int | None = None  # rows of this source in this partition before these (count); None when not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def encode(batch: Batch, rows_max: int, bytes_max: int) -> Iterator[Message]:
 def _encode_arrow(batch: Batch, rows_max: int, bytes_max: int) -> Iterator[Message]:
     rows = batch.rows
     if rows is None or len(rows) == 0:
-        yield _envelope(batch, b"", 0, batch.watermark_ns, batch.end_ns)
+        yield _envelope(batch, b"", 0, batch.watermark_ns, batch.end_ns, 0)
         return
     start, n = 0, len(rows)
     while start < n:
@@ -81,11 +85,16 @@ def _encode_arrow(batch: Batch, rows_max: int, bytes_max: int) -> Iterator[Messa
             payload = rows.take(slice(start, start + take)).to_ipc()
         last = start + take == n
         watermark = batch.watermark_ns if last else int(rows["run_ns"][start + take])
-        yield _envelope(batch, payload, take, watermark, batch.end_ns if last else None)
+        yield _envelope(batch, payload, take, watermark, batch.end_ns if last else None, start)
         start += take
 
 
-def _envelope(batch: Batch, payload: bytes, rows: int, watermark_ns: int, end_ns: int | None) -> Message:
+def _numbered(batch: Batch, start: int) -> Headers:
+    """Header with the number of the batch's row `start`; none when the batch has no numbers."""
+    return [] if batch.rows_before is None else [(NUMBER, b"%d" % (batch.rows_before + start))]
+
+
+def _envelope(batch: Batch, payload: bytes, rows: int, watermark_ns: int, end_ns: int | None, start: int) -> Message:
     out = io.BytesIO()
     schema = schemas.load(topics.row_type(batch.topic))
     record = {
@@ -95,7 +104,7 @@ def _envelope(batch: Batch, payload: bytes, rows: int, watermark_ns: int, end_ns
     }  # fmt: skip
     fastavro.schemaless_writer(out, schemas.envelope_head(), record)
     out.write(_long(len(payload)))
-    return Message(None, b"".join((out.getvalue(), payload)), [], rows)
+    return Message(None, b"".join((out.getvalue(), payload)), _numbered(batch, start), rows)
 
 
 def _long(value: int) -> bytes:
@@ -130,10 +139,12 @@ def _encode_plain(batch: Batch) -> Iterator[Message]:
     ]
     if batch.rows is not None:
         column = batch.rows.schema.key[0]
-        for key, value in zip(batch.rows[column].tolist(), batch.rows.to_json_lines(), strict=True):
-            yield Message(key, value, headers, 1)
+        lines = zip(batch.rows[column].tolist(), batch.rows.to_json_lines(), strict=True)
+        for i, (key, value) in enumerate(lines):
+            yield Message(key, value, [*headers, *_numbered(batch, i)], 1)
     if batch.end_ns is not None:
-        yield Message(None, None, [*headers, ("end_ns", b"%d" % batch.end_ns)], 0)
+        n = 0 if batch.rows is None else len(batch.rows)
+        yield Message(None, None, [*headers, *_numbered(batch, n), ("end_ns", b"%d" % batch.end_ns)], 0)
 
 
 def decode(
@@ -143,10 +154,11 @@ def decode(
 
     With `as_arrow`, rows of arrow topics have their order key only and `arrow` has all columns.
     """
+    known = dict(headers or ())
     try:
         if schemas.load(topics.row_type(topic)).encoding == "plain":
-            return _checked(_decode_plain(topic, value, dict(headers or ())))
-        return _checked(_decode_arrow(topic, value or b"", as_arrow))
+            return _checked(_decode_plain(topic, value, known))
+        return _checked(_decode_arrow(topic, value or b"", as_arrow, _number_of(known)))
     except BatchError:
         raise
     # fastavro, Arrow and JSON raise many kinds for foreign bytes; each means the same here
@@ -166,7 +178,11 @@ def decode(
         ) from error
 
 
-def _decode_arrow(topic: str, value: bytes, as_arrow: bool) -> Batch:
+def _number_of(headers: dict[str, bytes]) -> int | None:
+    return int(headers[NUMBER]) if NUMBER in headers else None
+
+
+def _decode_arrow(topic: str, value: bytes, as_arrow: bool, rows_before: int | None) -> Batch:
     name = topics.row_type(topic)
     reader = io.BytesIO(value[:HEAD_BYTES])
     record = fastavro.schemaless_reader(reader, schemas.envelope_head(), None)
@@ -184,7 +200,7 @@ def _decode_arrow(topic: str, value: bytes, as_arrow: bool) -> Batch:
         raise BatchError("expected rows in strict order of their keys, found one that is not above the one before")
     return Batch(
         topic, record["run_id"], record["source"], record["sources"], rows, record["watermark_ns"], record["end_ns"],
-        record["sequence"], record["publish_ns"], arrow if as_arrow else None,
+        record["sequence"], record["publish_ns"], arrow if as_arrow else None, rows_before,
     )  # fmt: skip
 
 
@@ -196,6 +212,8 @@ def _checked(found: Batch) -> Batch:
         raise BatchError(f"expected a source below {found.sources}, found {found.source}")
     if found.end_ns is None and not START_NS <= found.watermark_ns < END_NS:
         raise BatchError(f"expected a watermark of a run that goes on, found {found.watermark_ns}")
+    if found.rows_before is not None and found.rows_before < 0:
+        raise BatchError(f"expected rows numbered from 0, found {found.rows_before}")
     if found.end_ns is not None and not START_NS <= found.end_ns < END_NS:
         raise BatchError(f"expected an end within 64 bits, found {found.end_ns}")
     return found
@@ -203,7 +221,8 @@ def _checked(found: Batch) -> Batch:
 
 def _decode_plain(topic: str, value: bytes | None, headers: dict[str, bytes]) -> Batch:
     run_id, source, sources = headers["run_id"].decode("ascii"), int(headers["source"]), int(headers["sources"])
+    before = _number_of(headers)
     if value is None:
-        return Batch(topic, run_id, source, sources, None, END_NS, int(headers["end_ns"]))
+        return Batch(topic, run_id, source, sources, None, END_NS, int(headers["end_ns"]), rows_before=before)
     rows = Rows.from_dicts(topics.row_type(topic), [orjson.loads(value)])
-    return Batch(topic, run_id, source, sources, rows, START_NS)
+    return Batch(topic, run_id, source, sources, rows, START_NS, rows_before=before)

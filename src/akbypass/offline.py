@@ -14,11 +14,12 @@ from akbypass import schemas, topics
 from akbypass.config import Config
 from akbypass.order import Merge
 from akbypass.rows import Rows
+from akbypass.topics import LEDGER
 from akbypass.topology import Topology, TopologyPartition
 
 RESULTS = (
     "verdicts", "contacts", "latency", "latency_windows", "order_events", "feed_gaps", "feed_quality", "quotes",
-    "arbitrage", "alerts", "captures", "rejected",
+    "arbitrage", "alerts", "captures", "rejected", "ledger",
 )  # fmt: skip
 Sink = Callable[[str, Rows], None]  # topic, rows in order
 
@@ -36,19 +37,24 @@ class Offline:
                 self.readers.setdefault(topic, []).append(parts)
         outputs = [t for topology, _ in self.stages for t in topology.outputs]
         self.counters = Counter[tuple[str, str]]()  # (topology, reason) → count, complete at the end of the run
-        self.collected = {t: Merge([t]) for t in (*outputs, "captures", "rejected")}
+        self.collected = {t: Merge([t]) for t in (*outputs, "captures", "rejected", LEDGER)}
 
     def feed(self, rows: Mapping[str, Rows], capture_id: int, watermark_ns: int, end_ns: int | None) -> None:
         """Take one batch of one capture and step everything that it moves."""
         for topic in topics.CAPTURE_TOPICS:
             self._deliver(topic, rows.get(topic), capture_id, self.captures, watermark_ns, end_ns)
-        for topology, parts in self.stages:
+        accountants = self.captures + self.count * len(self.stages)
+        self._deliver(LEDGER, rows.get(LEDGER), capture_id, accountants, watermark_ns, end_ns)
+        for stage, (topology, parts) in enumerate(self.stages):
             for part in parts:
                 for emission in part.advance():
                     self.counters.update({(topology.name, reason): n for reason, n in emission.counters.items()})
                     for topic in topology.outputs:
                         made = emission.rows.get(topic)
                         self._deliver(topic, made, part.partition, self.count, emission.watermark_ns, emission.end_ns)
+                    source = self.captures + stage * self.count + part.partition
+                    stated = emission.accounts.get(LEDGER)
+                    self._deliver(LEDGER, stated, source, accountants, emission.watermark_ns, emission.end_ns)
         for topic, merge in self.collected.items():
             released = merge.release()
             if released is not None and topic in released.rows:

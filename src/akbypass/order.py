@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from akbypass.kernel import kernel
+from akbypass.numbering import Taken
 from akbypass.rows import Array, Rows
 
 END_NS = int(np.iinfo(np.int64).max)  # watermark of a source that has ended
@@ -118,7 +119,8 @@ class Source:
     watermark_ns: int = START_NS
     end_ns: int | None = None
     last_key: OrderKey = BEFORE_ALL
-    pending: list[Rows] = field(default_factory=list)
+    pending: list[tuple[int | None, Rows]] = field(default_factory=list)  # with the number of the first of them
+    taken: Taken = field(default_factory=Taken)
 
 
 @dataclass
@@ -137,8 +139,11 @@ class Merge:
     released before a restart are dropped too, so a reader may be handed messages again from any earlier offset.
     """
 
-    def __init__(self, inputs: Sequence[str], released_ns: int = START_NS) -> None:
+    def __init__(
+        self, inputs: Sequence[str], released_ns: int = START_NS, taken: Mapping[tuple[str, int], Taken] | None = None
+    ) -> None:
         self.inputs = tuple(inputs)
+        self._restored = dict(taken or {})  # what was counted before a restart, by input and source
         self.sources: dict[str, dict[int, Source]] = {name: {} for name in inputs}
         self.expected: dict[str, int] = {}
         self.released_ns = released_ns
@@ -146,19 +151,29 @@ class Merge:
         self.done = False
 
     def add(
-        self, name: str, source: int, sources: int, rows: Rows | None, watermark_ns: int, end_ns: int | None
-    ) -> None:
-        """Take one batch of `source`, one of `sources` writers of the input `name`."""
+        self, name: str, source: int, sources: int, rows: Rows | None, watermark_ns: int, end_ns: int | None,
+        rows_before: int | None = None,
+    ) -> None:  # fmt: skip
+        """Take one batch of `source`, one of `sources` writers of the input `name`.
+
+        `rows_before` are the rows that it sent to this partition before the batch (count); None when it did not say.
+        """
         self.expected[name] = sources
-        state = self.sources[name].setdefault(source, Source())
-        if rows is not None and len(rows):
+        state = self.sources[name].get(source)
+        if state is None:
+            state = self.sources[name][source] = Source(taken=self._restored.pop((name, source), Taken()))
+        n = 0 if rows is None else len(rows)
+        if rows is not None and n:
             fresh = self._fresh(state, rows)
-            if len(fresh):
-                state.pending.append(fresh)
+            if len(fresh):  # the last ones of the batch, as it is in order
+                number = None if rows_before is None else rows_before + n - len(fresh)
+                state.pending.append((number, fresh))
                 state.last_key = key_at(fresh, -1)
         state.watermark_ns = max(state.watermark_ns, END_NS if end_ns is not None else watermark_ns)
         if end_ns is not None:
             state.end_ns = end_ns
+            if rows_before is not None:
+                state.taken.total = rows_before + n
 
     def _fresh(self, state: Source, rows: Rows) -> Rows:
         first, last = key_at(rows, 0), key_at(rows, -1)
@@ -177,7 +192,7 @@ class Merge:
         """Rows of an input that wait for the other inputs (count); none while it waits for a source of its own."""
         if self.spoken_ns(name) <= self.watermark_ns():
             return 0
-        return sum(len(rows) for s in self.sources[name].values() for rows in s.pending)
+        return sum(len(rows) for s in self.sources[name].values() for _, rows in s.pending)
 
     def spoken_ns(self, name: str) -> int:
         """Smallest watermark of the sources of one input; START_NS while one has not spoken."""
@@ -195,27 +210,39 @@ class Merge:
         watermark = self.watermark_ns()
         if self.done or watermark <= self.released_ns:
             return None
-        out: dict[str, Rows] = {}
-        for name in self.inputs:
-            ready: list[Rows] = []
-            for index in sorted(self.sources[name]):
-                state = self.sources[name][index]
-                keep: list[Rows] = []
-                for rows in state.pending:
-                    cut = int(np.searchsorted(rows["run_ns"], watermark, "left")) if watermark != END_NS else len(rows)
-                    if cut:
-                        ready.append(rows if cut == len(rows) else rows.take(slice(0, cut)))
-                    if cut < len(rows):
-                        keep.append(rows if cut == 0 else rows.take(slice(cut, None)))
-                state.pending = keep
-            if ready:
-                out[name] = Rows.concat(ready).sorted_by_order()
+        out = {name: rows for name in self.inputs if (rows := self._below(name, watermark)) is not None}
         end_ns = None
         if watermark == END_NS:
-            end_ns = max(s.end_ns or START_NS for by in self.sources.values() for s in by.values())
+            every = [s for by in self.sources.values() for s in by.values()]
+            end_ns = max(s.end_ns or START_NS for s in every)
+            for state in every:
+                state.taken.finish(end_ns)
             self.done = True
         self.released_ns = watermark
         return Released(out, watermark if end_ns is None else end_ns, end_ns)
+
+    def _below(self, name: str, watermark_ns: int) -> Rows | None:
+        """Take the rows of one input below the watermark, sorted; None when there are none."""
+        ready: list[Rows] = []
+        for _, state in sorted(self.sources[name].items()):
+            keep: list[tuple[int | None, Rows]] = []
+            for number, rows in state.pending:
+                cut = len(rows)
+                if watermark_ns != END_NS:
+                    cut = int(np.searchsorted(rows["run_ns"], watermark_ns, "left"))
+                if cut:
+                    part = rows if cut == len(rows) else rows.take(slice(0, cut))
+                    state.taken.take(number, part)
+                    ready.append(part)
+                if cut < len(rows):
+                    rest = rows if cut == 0 else rows.take(slice(cut, None))
+                    keep.append((None if number is None else number + cut, rest))
+            state.pending = keep
+        return Rows.concat(ready).sorted_by_order() if ready else None
+
+    def taken(self) -> dict[tuple[str, int], Taken]:
+        """What was released of every source's rows, by input and source."""
+        return {(name, i): state.taken for name in self.inputs for i, state in sorted(self.sources[name].items())}
 
 
 def key_at(rows: Rows, i: int) -> OrderKey:

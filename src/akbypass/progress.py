@@ -64,7 +64,7 @@ class Progress:
                 offset, batch.run_id, batch.source, batch.sources, batch.watermark_ns, batch.end_ns, last, token
             )
             self.partition.add(
-                topic, batch.run_id, batch.source, batch.sources, rows, batch.watermark_ns, batch.end_ns
+                topic, batch.run_id, batch.source, batch.sources, rows, batch.watermark_ns, batch.end_ns, batch.rows_before
             )  # fmt: skip
         self._open.setdefault(topic, deque()).append(entry)
         return True

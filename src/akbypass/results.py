@@ -21,7 +21,9 @@ def expected_ends(config: Config, captures: int) -> dict[str, int]:
     from akbypass.sinks.clickhouse.writer import clickhouse_target
 
     writers = dict.fromkeys(topics.CAPTURE_TOPICS, captures)
-    writers |= {t: config.kafka.partitions for topology in processors.all_topologies() for t in topology.outputs}
+    topologies = processors.all_topologies()
+    writers |= {t: config.kafka.partitions for topology in topologies for t in topology.outputs}
+    writers[topics.LEDGER] = captures + config.kafka.partitions * len(topologies)
     expected = {}
     for target in (clickhouse_target(config), audit_target()):
         read = {t: 1 if topics.schema_of(t).key == ("all",) else config.kafka.partitions for t in target.tables}

@@ -12,7 +12,8 @@ from akbypass.rows import Array, Rows
 from akbypass.schemas import RowSchema
 
 CAPTURE_TOPICS = ("packets", "feed_frames", "market_data", "orders", "captures", "rejected")
-ALERT_TOPICS = ("alerts.security", "alerts.latency", "alerts.feed_quality")
+LEDGER, LOSS_ALERTS = "ledger", "alerts.loss"  # what every stage writes about its own work
+ALERT_TOPICS = ("alerts.security", "alerts.latency", "alerts.feed_quality", LOSS_ALERTS)
 
 
 def row_type(topic: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from akbypass import order
+from akbypass import accounts, order
+from akbypass.accounts import Accounts
 from akbypass.config import Config
 from akbypass.order import END_NS, START_NS, Merge
 from akbypass.rows import Array, Rows
@@ -50,6 +52,7 @@ class Topology:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     make_core: Callable[[Config, str, int], Core]  # configuration, run_id, partition
+    ordinal: int = 0  # number among all topologies, which tells the writers of their accounts apart
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Emission:
     """What one partition of a topology has to say after a release: rows by topic and how far it has spoken.
 
     `counters` are the core's, by reason, with the run's last emission; reasons that never occurred are left out.
+    `accounts` are rows of `ledger` and `alerts.loss`, which every topology writes.
     """
 
     run_id: str
@@ -64,12 +68,14 @@ class Emission:
     watermark_ns: int
     end_ns: int | None
     counters: dict[str, int]
+    accounts: dict[str, Rows]
 
 
 @dataclass
 class _Run:
     merge: Merge
     core: Core
+    accounts: Accounts
 
 
 RUNS_ENDED_MAX = 1_024  # ended runs remembered per partition, so that their repeats stay repeats
@@ -82,6 +88,7 @@ class TopologyPartition:
         self.topology, self.config, self.partition = topology, config, partition
         self.runs: dict[str, _Run] = {}
         self.ended: dict[str, int] = {}  # run_id → end_ns, oldest first
+        self.lost = Counter[str]()  # rows that never came, by input, since this object was made (count)
 
     def add(
         self,
@@ -92,20 +99,26 @@ class TopologyPartition:
         rows: Rows | None,
         watermark_ns: int,
         end_ns: int | None,
+        rows_before: int | None = None,
     ) -> None:
-        """Take one batch of an input topic."""
+        """Take one batch of an input topic; `rows_before` is the number of its first row, None when it has none."""
         if run_id in self.ended:
             return
         run = self.runs.get(run_id)
         if run is None:
-            core = self.topology.make_core(self.config, run_id, self.partition)
-            run = self.runs[run_id] = _Run(Merge(self.topology.inputs), core)
-        run.merge.add(topic, source, sources, rows, watermark_ns, end_ns)
+            run = self.runs[run_id] = self._open(run_id)
+        run.merge.add(topic, source, sources, rows, watermark_ns, end_ns, rows_before)
+
+    def _open(self, run_id: str) -> _Run:
+        topology = self.topology
+        own = Accounts(run_id, topology.name, self.partition, topology.outputs, self.lost)
+        return _Run(Merge(topology.inputs), topology.make_core(self.config, run_id, self.partition), own)
 
     def advance(self) -> list[Emission]:
         """Step every run whose watermark has moved."""
         emissions = []
         for run_id, run in list(self.runs.items()):
+            before_ns = run.merge.released_ns
             released = run.merge.release()
             if released is None:
                 continue
@@ -113,7 +126,8 @@ class TopologyPartition:
             made = run.core.step(released.rows, released.watermark_ns, end)
             rows = {t: order.number_rows(r, self.topology.name, run_id) for t, r in made.items() if len(r)}
             counters = {k: int(n) for k, n in run.core.counters.items() if n} if end else {}
-            emissions.append(Emission(run_id, rows, released.watermark_ns, released.end_ns, counters))
+            told = run.accounts.advance(rows, run.merge.taken(), before_ns, released.watermark_ns, end)
+            emissions.append(Emission(run_id, rows, released.watermark_ns, released.end_ns, counters, told))
             if released.end_ns is not None:
                 del self.runs[run_id]
                 self.ended[run_id] = released.end_ns
@@ -131,12 +145,15 @@ class TopologyPartition:
     def snapshot(self) -> tuple[dict[str, Array], dict[str, int]]:
         """Copy the state of every open run: arrays named run_id/name, and up to where each run was taken (ns)."""
         arrays = {f"{r}/{name}": a for r, run in self.runs.items() for name, a in run.core.snapshot().items()}
+        for run_id, run in self.runs.items():
+            arrays[f"{run_id}/{accounts.NAME}"] = run.accounts.pack(run.merge.taken())
         return arrays, {r: run.merge.released_ns for r, run in self.runs.items()}
 
     def restore(self, arrays: Mapping[str, Array], released: Mapping[str, int], ended: Mapping[str, int]) -> None:
         """Take over a snapshot; rows that it has taken will be dropped as repeats when they come again."""
         self.ended = dict(ended)
         for run_id, released_ns in released.items():
-            core = self.topology.make_core(self.config, run_id, self.partition)
-            core.restore({k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(run_id + "/")})
-            self.runs[run_id] = _Run(Merge(self.topology.inputs, released_ns), core)
+            own = {k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(run_id + "/")}
+            run = self.runs[run_id] = self._open(run_id)
+            run.merge = Merge(self.topology.inputs, released_ns, run.accounts.restore(own.pop(accounts.NAME)))
+            run.core.restore(own)

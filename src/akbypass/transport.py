@@ -157,13 +157,19 @@ class RunWriter:
     """Writes one source's rows of one run: splits them over partitions and says everywhere how far it has spoken.
 
     Rows go out at once. A watermark without rows costs every reader as much as a batch, so those wait up to `mark_s`
-    for rows to travel with; call `mark` now and then while nothing is written.
+    for rows to travel with; call `mark` now and then while nothing is written. Rows are numbered per topic and
+    partition; a writer that goes on where another stopped is given that one's `numbers`.
     """
 
-    def __init__(self, publisher: Publisher, run_id: str, source: int, sources: int, mark_s: float = 0.0) -> None:
+    def __init__(
+        self, publisher: Publisher, run_id: str, source: int, sources: int, mark_s: float = 0.0,
+        numbers: batch.Numbers | None = None,
+    ) -> None:  # fmt: skip
         self.publisher, self.run_id, self.source, self.sources = publisher, run_id, source, sources
         self.mark_s = mark_s
         self.rows_sent = Counter[str]()
+        given = numbers or {}
+        self._numbers = Counter({(t, p): n for t, by_partition in given.items() for p, n in enumerate(by_partition)})
         self._sequence = Counter[tuple[str, int]]()
         self._unmarked: dict[tuple[str, int], int] = {}  # (topic, partition) → watermark that has not been told
         self._marked_s = time.monotonic()
@@ -199,17 +205,23 @@ class RunWriter:
         for (topic, partition), watermark_ns in list(self._unmarked.items()):
             self._send(topic, partition, None, watermark_ns, None)
 
+    def numbers(self) -> dict[str, list[int]]:
+        """Number of the next row, by topic and partition."""
+        partitions = range(self.publisher.config.kafka.partitions)
+        return {t: [self._numbers[t, p] for p in partitions] for t in sorted({t for t, _ in self._numbers})}
+
     def _send(self, topic: str, partition: int, rows: Rows | None, watermark_ns: int, end_ns: int | None) -> None:
         kafka = self.publisher.config.kafka
         made = Batch(
             topic, self.run_id, self.source, self.sources, rows, watermark_ns, end_ns, self._sequence[topic, partition],
-            time.time_ns(),
+            time.time_ns(), rows_before=self._numbers[topic, partition],
         )  # fmt: skip
         full = topics.full_name(kafka.prefix, topic)
         for message in batch.encode(made, kafka.batch_rows_max, kafka.batch_bytes_max):
             self.publisher.send(full, partition, message)
             self._sequence[topic, partition] += 1
             self.rows_sent[topic] += message.rows
+            self._numbers[topic, partition] += message.rows
         self._unmarked.pop((topic, partition), None)
 
 

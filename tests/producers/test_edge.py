@@ -149,7 +149,7 @@ def test_batches_do_not_show(capture: Path, frames_max: int, speed: float | None
     """Rows, numbers and ids are the same however the frames are cut into batches, and paced or not."""
     sources = [str(capture), str(capture)]
     whole = collected(iter(Edge(Config(), sources, decoders=echoes)))
-    assert set(whole) == {"packets", "orders", "captures", "rejected"}
+    assert set(whole) == {"packets", "orders", "captures", "rejected", "ledger"}
     cut = Edge(Config(), sources, decoders=echoes, frames_max=frames_max, speed=speed, sleep=lambda s: None)
     assert plain(collected(iter(cut))) == plain(whole)
 
@@ -175,10 +175,12 @@ def test_damage_is_reported_and_rejected(tmp_path: Path) -> None:
 
 
 def test_capture_without_frames(tmp_path: Path) -> None:
-    """A capture of no frame has no rows and ends at once; another one beside it is not disturbed."""
+    """A capture of no frame has an account of no rows and ends at once; another one beside it is not disturbed."""
     (tmp_path / "none").write_bytes(w.pcap([]))
     (tmp_path / "some").write_bytes(w.pcap(FRAMES))
-    assert list(Edge(Config(), [str(tmp_path / "none")], decoders=none)) == [EdgeBatch(0, {}, 0, 1)]
+    (batch,) = Edge(Config(), [str(tmp_path / "none")], decoders=none)
+    assert (batch.capture_id, batch.watermark_ns, batch.end_ns, set(batch.rows)) == (0, 0, 1, {"ledger"})
+    assert batch.rows["ledger"]["rows"].tolist() == [0] * len(CAPTURE_TOPICS)
     rows = collected(iter(Edge(Config(), [str(tmp_path / n) for n in ("none", "some")], decoders=none)))
     assert len(rows["packets"]) == 5
 
@@ -293,4 +295,4 @@ def test_recorded_captures(name: str, published: int, dropped: int) -> None:
     assert totals["published"] == published == len(rows.get("packets", ()))
     assert sum(n for reason, n in totals.items() if reason.startswith("dropped_")) == dropped
     assert totals["packets"] == published + dropped
-    assert set(rows) <= set(CAPTURE_TOPICS)
+    assert set(rows) <= {*CAPTURE_TOPICS, "ledger"}
