@@ -47,7 +47,7 @@ RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by i
 MARK_S = 0.1  # how long a watermark without rows may wait
 DECODED_MAX = 24  # decoded messages that wait for a second topology
 POLL_MESSAGES = 8  # messages taken from the client at once; the rest stays compressed
-FETCH_WAIT_MS = 50  # how long the broker may hold a fetch that has nothing to bring
+FETCH_WAIT_MS = 250  # how long the broker may hold a fetch that has nothing to bring
 FETCH_BYTES = 1024 * 1024  # of one partition at once; messages are smaller
 
 

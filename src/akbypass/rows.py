@@ -15,6 +15,7 @@ from akbypass import schemas, strings
 from akbypass.schemas import NULL_INT32, NULL_INT64, Column, RowSchema
 
 Array = np.ndarray[Any, np.dtype[Any]]
+UNKNOWN_ROWS = 4_096
 ORDER = ("run_ns", "capture_id", "capture_pos", "sub")
 
 
@@ -159,9 +160,19 @@ class Rows:
 def _filled(column: Column, n: int) -> Array:
     if column.kind == "list":
         return _objects([[] for _ in range(n)])
-    if column.kind == "ip":
-        return np.zeros(n, "V16")
-    return np.full(n, column.null, column.dtype)
+    return _unknown(column)[:n] if n <= UNKNOWN_ROWS else _all(column, n)
+
+
+@functools.cache
+def _unknown(column: Column) -> Array:
+    """A column without values that all rows share; most columns of a derived row are such."""
+    made = _all(column, UNKNOWN_ROWS)
+    made.flags.writeable = False
+    return made
+
+
+def _all(column: Column, n: int) -> Array:
+    return np.zeros(n, "V16") if column.kind == "ip" else np.full(n, column.null, column.dtype)
 
 
 def _coerced(column: Column, value: Any, n: int) -> Array:
