@@ -37,7 +37,9 @@ def declare_topics(config: Config, bootstrap: str, names: Iterable[str], topolog
     """Create the topics that do not exist; raises ServiceError when one exists with another number of partitions."""
     admin = AdminClient(client_options(config, bootstrap))
     kafka = config.kafka
-    common = {"max.message.bytes": str(MESSAGE_BYTES_MAX)}
+    # The broker's time of arrival: a writer whose clock is wrong would be refused (an hour ahead) or have what it writes
+    # deleted at once (older than the retention).
+    common = {"max.message.bytes": str(MESSAGE_BYTES_MAX), "message.timestamp.type": "LogAppendTime"}
     kept = {**common, "retention.ms": str(config.retention.topics_hours * 3_600_000), "compression.type": "producer"}
     logs = {  # their owners delete what is out of use; small segments, as the one in use is never deleted
         **common, "cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1",
