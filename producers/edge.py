@@ -65,6 +65,7 @@ class Edge:
         salt: Makes another run of the same captures.
         frames_max: Frames in one batch.
         speed: Replay at this multiple of the original timing; None for flat out.
+        begin_ns: Wall clock (ns since the UNIX epoch) at which a replay's first frame is due; None for now.
         topics: Topics wanted; None for all.
         stream_id: Stands for the bytes of what cannot be read twice (live, standard input) in the run's identity;
             by default the time of the start (ns), so that each is a run of its own.
@@ -75,7 +76,7 @@ class Edge:
 
     def __init__(
         self, config: Config, sources: Sequence[str], *, interface: str | None = None, capture_filter: str = "",
-        salt: str = "", frames_max: int = FRAMES_MAX, speed: float | None = None, topics: Collection[str] | None = None,
+        salt: str = "", frames_max: int = FRAMES_MAX, speed: float | None = None, begin_ns: int | None = None, topics: Collection[str] | None = None,
         stream_id: str | None = None, decoders: DecoderMaker = make_decoders,
         monotonic: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
         now_ns: Callable[[], int] = time.time_ns,
@@ -84,7 +85,7 @@ class Edge:
         self.config, self.interface, self.capture_filter, self.salt = config, interface, capture_filter, salt
         self.sources = [interface] if interface is not None else [str(s) for s in sources]
         self.captures = len(self.sources)
-        self.frames_max, self.speed = frames_max, speed
+        self.frames_max, self.speed, self.begin_ns = frames_max, speed, begin_ns
         self.topics = frozenset((*CAPTURE_TOPICS, LEDGER) if topics is None else topics)
         self.now_ns, self.decoders = now_ns, decoders
         self._stream_id, self._monotonic, self._sleep = stream_id, monotonic, sleep
@@ -179,9 +180,14 @@ class Edge:
             return live.open_live(source, self.capture_filter, frames_max=self.frames_max)
         return open_capture(source, frames_max=self.frames_max)
 
+    def _begin_s(self) -> float | None:
+        if self.begin_ns is None:
+            return None
+        return self._monotonic() + (self.begin_ns - self.now_ns()) / 1e9
+
     def _merged(self) -> Iterator[EdgeBatch]:
         running = list(self._lanes)
-        pace = Pace(self.speed, self._monotonic, self._sleep)
+        pace = Pace(self.speed, self._monotonic, self._sleep, self._begin_s())
         if len(running) > 1 or self.speed is not None:
             for lane in running:
                 lane.look_ahead()

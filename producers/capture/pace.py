@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 
 class Pace:
-    """Holds a replay to its original timing, or does nothing."""
+    """Holds a replay to its original timing, or does nothing; the first frame is due at `begin_s` of the clock, or now."""
 
-    def __init__(self, speed: float | None, monotonic: Callable[[], float], sleep: Callable[[float], None]) -> None:
-        self._speed, self._monotonic, self._sleep = speed, monotonic, sleep
+    def __init__(
+        self, speed: float | None, monotonic: Callable[[], float], sleep: Callable[[float], None], begin_s: float | None = None
+    ) -> None:  # fmt: skip
+        self._speed, self._monotonic, self._sleep, self._begin_s = speed, monotonic, sleep, begin_s
         self._start: tuple[int, float] | None = None  # capture time (ns) and clock (s) of the first frame
 
     def wait(self, next_ns: int | None) -> None:
@@ -17,7 +19,7 @@ class Pace:
         if self._speed is None or next_ns is None:
             return
         if self._start is None:
-            self._start = next_ns, self._monotonic()
+            self._start = next_ns, self._monotonic() if self._begin_s is None else self._begin_s
         first_ns, first_s = self._start
         left_s = first_s + (next_ns - first_ns) / 1e9 / self._speed - self._monotonic()
         if left_s > 0:

@@ -119,12 +119,19 @@ def analyze(files: tuple[str, ...], out: str, config_path: str | None) -> None:
     "--seed", type=click.IntRange(0), default=1, show_default=True, help="The same seed gives the same bytes."
 )
 @click.option("--seconds", type=click.FloatRange(2, 3600), default=60, show_default=True, help="Length of the day; s.")
-def simulate(out: str, seed: int, seconds: float) -> None:
+@click.option(
+    "--rate",
+    type=click.IntRange(300),
+    default=2_500,
+    show_default=True,
+    help="Market-data messages per second of all venues together; about as many packets.",
+)
+def simulate(out: str, seed: int, seconds: float, rate: int) -> None:
     """Make a simulated trading day: capture.pcap, config.yaml and truth.json in OUT."""
     from akbypass.producers.simulator import simulate as make
 
     with stderr.status("simulating"):
-        day = make(Path(out), seed, seconds)
+        day = make(Path(out), seed, seconds, rate)
     console.print(f"capture  {day.capture}\nconfig   {day.config}\ntruth    {day.truth}")
 
 

@@ -48,12 +48,18 @@ Examples:
     metavar="X",
     help="Replay at X times the original speed; default: flat out.",
 )
+@click.option(
+    "--begin-at",
+    type=click.FloatRange(0),
+    metavar="TIME",
+    help="Wall clock (s since 1970) at which a replay's first frame is due, so that several begin together.",
+)
 @click.option("--run", "salt", default="", metavar="NAME", help="Make it another run of the same file.")
 @config_option
 @bootstrap_option
 def capture(
-    files: tuple[str, ...], interface: str | None, capture_filter: str, seconds: float | None, speed: float | None, salt: str,
-    config_path: str | None, bootstrap_servers: str | None,
+    files: tuple[str, ...], interface: str | None, capture_filter: str, seconds: float | None, speed: float | None,
+    begin_at: float | None, salt: str, config_path: str | None, bootstrap_servers: str | None,
 ) -> None:  # fmt: skip
     """Decode captures and publish their rows. `-` reads standard input."""
     from akbypass.producers.edge import Edge
@@ -64,7 +70,8 @@ def capture(
     config = load_config(config_path, bootstrap_servers)
     bootstrap = bootstrap_of(config)
     edge = Edge(
-        config, existing_files(files), interface=interface, capture_filter=capture_filter, salt=salt, speed=speed
+        config, existing_files(files), interface=interface, capture_filter=capture_filter, salt=salt, speed=speed,
+        begin_ns=None if begin_at is None else round(begin_at * 1e9),
     )  # fmt: skip
     transport.declare_topics(config, bootstrap, transport.known_topics(), processors.all_topologies())
     publisher = transport.Publisher(config, bootstrap)
