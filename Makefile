@@ -36,6 +36,7 @@ type: $(READY)           ## check types
 docs: $(READY)           ## write the generated reference pages anew
 	$(BIN)/python -m akbypass.schemas.reference > docs/reference/topics.md
 	$(BIN)/python -m akbypass.config_reference > docs/reference/configuration.md
+	$(BIN)/python -m akbypass.telemetry.reference > docs/reference/telemetry.md
 
 package: $(READY)        ## build sdist and wheel into dist/
 	$(BIN)/python -m hatchling build

@@ -8,8 +8,10 @@ everything else end the process; a crashed worker stands still for its session t
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
+import signal
 import ssl
 import time
 from collections import Counter
@@ -32,8 +34,12 @@ from akbypass.emitter import Emitter
 from akbypass.errors import ConfigError
 from akbypass.order import make_id
 from akbypass.processors import saving
+from akbypass.processors.watch import TopologyWatch
 from akbypass.progress import Progress
 from akbypass.rows import Rows
+from akbypass.telemetry.life import Life
+from akbypass.telemetry.metrics import LOST, QUEUE_MESSAGES
+from akbypass.telemetry.probes import LagProbe
 from akbypass.topology import Emission, Topology, TopologyPartition
 from akbypass.transport import Publisher, RunWriter
 
@@ -57,7 +63,7 @@ def _fatal(name: str) -> Iterator[None]:
     try:
         yield
     except Exception:
-        log.exception("%s failed; the worker ends and starts again from its checkpoint", name)
+        log.exception("topology failed; the worker ends and starts again from its checkpoint", extra={"topology": name})
         logging.shutdown()
         os._exit(1)
 
@@ -136,6 +142,8 @@ class TopologyWorker:
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
         self.rejected = 0
+        self.watch = TopologyWatch(topology)
+        self._draining = False
         self._names = {topics.full_name(config.kafka.prefix, t): t for t in topology.inputs}
         self._due_s = 0.0
         self._saving = asyncio.Lock()
@@ -174,17 +182,21 @@ class TopologyWorker:
 
         @app.task
         async def advance() -> None:
-            while not app.should_stop:
+            while True:
                 await asyncio.sleep(ADVANCE_S)
+                if app.should_stop:
+                    return
                 with _fatal(self.topology.name):
                     self._advance_when_due()
                     await self._resume()
 
         @app.task
         async def checkpoint() -> None:
-            while not app.should_stop:
+            while True:
                 for number in sorted(self.partitions) or [-1]:
                     await asyncio.sleep(self.pace.interval_s() / max(1, len(self.partitions)))
+                    if app.should_stop:
+                        return
                     with _fatal(self.topology.name):
                         await self._save(number)
 
@@ -193,10 +205,12 @@ class TopologyWorker:
             with _fatal(self.topology.name):
                 await self.save()
             self.partitions = {}
+            self.watch.revoked()
 
         @app.on_before_shutdown.connect
         async def closing(app: Any, **kwargs: Any) -> None:
-            await self.save()
+            with _fatal(self.topology.name):
+                await self._drain()
 
         app.on_partitions_assigned.connect(self._hook_seek)
         return app
@@ -238,7 +252,9 @@ class TopologyWorker:
             topic, progress = self._names[position.topic], loaded[position.partition].progress
             lost = progress.begin(topic, earliest[position])
             if lost:
-                log.error("%s[%d]: retention took %d messages that were not read", topic, position.partition, lost)
+                LOST.labels(self.topology.name, topic).inc(lost)
+                place = {"topology": self.topology.name, "topic": topic, "partition": position.partition}
+                log.error("retention took %d messages that were not read", lost, extra=place)
             offset = progress.next_offset[topic]
             await consumer.seek(position, offset)
             # Faust compares acknowledged offsets with these; without them it would wait for what we do not read again
@@ -248,15 +264,17 @@ class TopologyWorker:
                 by_place.pop(position, None)
         self.paused.clear()
         self.partitions = loaded
-        log.info("%s: partitions %s from their checkpoints", self.topology.name, sorted(loaded))
+        positions = {(t, n): p.progress.next_offset[t] for n, p in loaded.items() for t in self.topology.inputs}
+        self.watch.restored(positions, loaded)
+        log.info("partitions %s from their checkpoints", sorted(loaded), extra={"topology": self.topology.name})
 
     # -- input -----------------------------------------------------------------------------------------------------
 
     async def _take(self, event: Any) -> None:
         message = event.message
         partition = self.partitions.get(message.partition)
-        if partition is None:
-            return  # of an assignment that is gone; it is read again by its new owner
+        if partition is None or self._draining:
+            return  # of an assignment that is gone, or too late: it is read again by its next owner
         topic = self._names[message.topic]
         try:
             found = self.decoded.get(topic, message, event.value)
@@ -267,6 +285,7 @@ class TopologyWorker:
         event.value = message.value = None  # only the offset is needed from here on
         if not fresh:
             return
+        self.watch.message(topic, message, found)
         self._hold_back(topic, message, partition)
         self._advance_when_due()
         await asyncio.sleep(0)
@@ -282,7 +301,13 @@ class TopologyWorker:
             partition=np.array([message.partition]), offset=np.array([message.offset]), bytes=[(value or b"")[:1024]],
         )  # fmt: skip
         RunWriter(self.publisher, run_id, 0, 1).write({"rejected": row}, int(message.timestamp * 1e9) + 1, None)
-        log.warning("rejected %s: %s", place, reason)
+        where = {
+            "topology": self.topology.name,
+            "topic": topic,
+            "partition": message.partition,
+            "offset": message.offset,
+        }
+        log.warning("message rejected", extra={**where, "reason": "not_a_batch"})
 
     def _hold_back(self, topic: str, message: Any, partition: _Partition) -> None:
         """Pause an input that is far ahead of the others, so that what waits for them stays bounded."""
@@ -290,6 +315,7 @@ class TopologyWorker:
             position = TP(message.topic, message.partition)
             self.app.consumer.pause_partitions({position})
             self.paused.add(position)
+            self.watch.hold(self._names, self.paused)
 
     @staticmethod
     def _waiting(partition: _Partition, topic: str) -> int:
@@ -314,12 +340,14 @@ class TopologyWorker:
             await self.app.consumer.seek(position, partition.progress.wanted_offset[topic])
             self.paused.discard(position)
             self.app.consumer.resume_partitions({position})
+            self.watch.hold(self._names, self.paused)
 
     def _advance_when_due(self) -> None:
         started_s = time.monotonic()
-        if started_s >= self._due_s:
+        if started_s >= self._due_s and not self._draining:
             self._advance()
             ended_s = time.monotonic()
+            self.watch.stepped(ended_s - started_s, self.partitions)
             self._due_s = ended_s + min(ADVANCE_S_MAX, max(ADVANCE_S, 4 * (ended_s - started_s)))
 
     def _advance(self) -> None:
@@ -330,15 +358,24 @@ class TopologyWorker:
                 writer.mark()
 
     def _publish(self, partition: _Partition, emission: Emission) -> None:
+        self.watch.made(partition.number, emission.run_id, emission.rows, emission.counters)
         partition.writer(emission.run_id).write(emission)
         if emission.end_ns is not None:
             del partition.writers[emission.run_id]
             counted = ", ".join(f"{reason} {n:,}" for reason, n in emission.counters.items()) or "nothing"
-            log.warning(
-                "%s[%d]: run %s ended; counted %s", self.topology.name, partition.number, emission.run_id, counted
-            )
+            log.info("run ended; counted %s", counted, extra=self._place(partition, emission.run_id))
+
+    def _place(self, partition: _Partition, run_id: str) -> dict[str, Any]:
+        return {"topology": self.topology.name, "partition": partition.number, "run_id": run_id}
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Take what was read, save it, and from then on take nothing: the next owner repeats no row of ours."""
+        self._advance()
+        self._draining = True
+        await self.save()
+        log.info("drained", extra={"topology": self.topology.name})
 
     async def save(self) -> None:
         """Save every partition that has moved, then acknowledge what its checkpoint covers."""
@@ -356,26 +393,31 @@ class TopologyWorker:
                 self.partitions.pop(number, None)
                 args = (self.config, self.bootstrap, self.publisher, partition.store)
                 await asyncio.get_running_loop().run_in_executor(None, saving.step_aside, *args)
-                log.warning("%s[%d] was taken over by another version", self.topology.name, number)
+                self.watch.dropped(number)
+                where = {"topology": self.topology.name, "partition": number}
+                log.warning("taken over by another version", extra=where)
 
     async def _write(self, partition: _Partition) -> None:
         loop, progress, name = asyncio.get_running_loop(), partition.progress, self.topology.name
         started_s = time.perf_counter()
         for run_id in progress.abandon(time.monotonic(), RUN_SILENT_S):
             partition.writers.pop(run_id, None)
-            log.warning("%s[%d]: run %s given up, its source is silent", name, partition.number, run_id)
+            log.warning("run given up, its source is silent", extra=self._place(partition, run_id))
         tokens, offsets = progress.settle(), dict(progress.next_offset)
         if not tokens and offsets == partition.saved:
             await loop.run_in_executor(None, saving.check, partition.store)
+            self.watch.saved(partition.number, None)
             return
         arrays, released = progress.partition.snapshot()
         meta = orjson.dumps(partition.meta(released))
         pause_s = time.perf_counter() - started_s
-        done = await loop.run_in_executor(None, saving.write, self.publisher, partition.store, arrays, meta)
+        with self.watch.saving():
+            done = await loop.run_in_executor(None, saving.write, self.publisher, partition.store, arrays, meta)
         self.pace.spent(name, partition.number, pause_s + done.cpu_s)
         if self.partitions.get(partition.number) is not partition:
             return  # assigned anew meanwhile; the new owner reads from the checkpoint
         partition.saved = offsets
+        self.watch.saved(partition.number, done.saved)
         for event in tokens:
             event.ack()
 
@@ -408,6 +450,8 @@ def credentials(options: Mapping[str, str]) -> Any:
 class _Together(Service):  # type: ignore[misc]  # mode ships no types
     """Starts and stops apps at the same time; a worker would wait some seconds for each of them in turn."""
 
+    logger = logging.getLogger("mode.together")  # what a service says of itself is not ours
+
     def __init__(self, apps: list[Any]) -> None:
         self.apps = apps
         super().__init__()
@@ -423,16 +467,41 @@ class _Together(Service):  # type: ignore[misc]  # mode ships no types
         await asyncio.gather(*(app.stop() for app in self.apps))
 
 
+class _Worker(faust.Worker):  # type: ignore[misc]  # Faust ships no types
+    """Faust's worker under our signals, and with our log lines instead of its own."""
+
+    def __init__(self, life: Life, app: Any, *services: Service) -> None:
+        self.life = life
+        super().__init__(app, *services, quiet=True, redirect_stdouts=False, override_logging=False)
+        self.spinner = None  # nobody watches
+
+    def install_signal_handlers(self) -> None:
+        """Let the first signal stop the apps from within the loop, however busy that is."""
+        stop = functools.partial(self._schedule_shutdown, signal.SIGTERM)
+        self.life.on_stop(functools.partial(self.loop.call_soon_threadsafe, stop))
+
+
 def run_worker(
-    topologies: tuple[Topology, ...], config: Config, bootstrap: str, member: str, marked: frozenset[str]
+    topologies: tuple[Topology, ...],
+    config: Config,
+    bootstrap: str,
+    member: str,
+    marked: frozenset[str],
+    life: Life | None = None,
 ) -> None:
     """Run topologies until SIGTERM or SIGINT; any failure ends the process with code 1, to be started anew."""
+    life = life or Life(config, "worker")
     publisher = Publisher(config, bootstrap)
+    QUEUE_MESSAGES.set_function(publisher.waiting)
     shared = _Decoded(topologies), LogWriter(config, bootstrap), saving.Pace(config.checkpoint)
     workers = [TopologyWorker(t, config, bootstrap, publisher, member, marked, *shared) for t in topologies]
+    readers = [w.watch for w in workers]
+    life.begin(readers, [LagProbe(config, bootstrap, readers)])
     first, *rest = [w.app for w in workers]
     for app in (first, *rest):
         app.finalize()
-    level = os.environ.get("AKBYPASS_LOG", "WARNING")
-    worker = faust.Worker(first, _Together(rest), loglevel=level, redirect_stdouts=False)
-    worker.execute_from_commandline()
+    worker = _Worker(life, first, _Together(rest))
+    try:
+        worker.execute_from_commandline()
+    finally:
+        life.end()

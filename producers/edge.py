@@ -29,6 +29,7 @@ from akbypass.producers.capture.source import Problem
 from akbypass.topics import CAPTURE_TOPICS, LEDGER
 
 PACE_SLICE_NS = 10_000_000  # replay in original timing hands out this much wall time at once
+NAP_S = 0.2  # a replay that waits hears a stop within this
 FEED_TOPICS = frozenset({"feed_frames", "market_data", "captures", "rejected"})  # these need the feed decoder
 ORDER_TOPICS = frozenset({"orders", "captures", "rejected"})
 
@@ -70,7 +71,7 @@ class Edge:
         stream_id: Stands for the bytes of what cannot be read twice (live, standard input) in the run's identity;
             by default the time of the start (ns), so that each is a run of its own.
         decoders: Makes the decoders of one capture.
-        monotonic, sleep: Clock (s) that paces a replay.
+        monotonic, sleep: Clock (s) that paces a replay; by default one that hears `stop`.
         now_ns: Wall clock (ns since the UNIX epoch) for a live capture's start and silence.
     """
 
@@ -78,7 +79,7 @@ class Edge:
         self, config: Config, sources: Sequence[str], *, interface: str | None = None, capture_filter: str = "",
         salt: str = "", frames_max: int = FRAMES_MAX, speed: float | None = None, begin_ns: int | None = None, topics: Collection[str] | None = None,
         stream_id: str | None = None, decoders: DecoderMaker = make_decoders,
-        monotonic: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:  # fmt: skip
         assert bool(sources) != (interface is not None), "either files or an interface"
@@ -88,9 +89,11 @@ class Edge:
         self.frames_max, self.speed, self.begin_ns = frames_max, speed, begin_ns
         self.topics = frozenset((*CAPTURE_TOPICS, LEDGER) if topics is None else topics)
         self.now_ns, self.decoders = now_ns, decoders
-        self._stream_id, self._monotonic, self._sleep = stream_id, monotonic, sleep
+        self._stream_id, self._monotonic, self._sleep = stream_id, monotonic, sleep or self._nap
         self._lanes: list[Lane] = []
         self._stop = False
+        self.is_waiting = False  # for the time of a paced replay's next frame
+        self.is_cut = False  # stopped before the end of its files
 
     # -- identity and accounts -------------------------------------------------------------------------------------
 
@@ -131,10 +134,19 @@ class Edge:
         """Bytes taken from files or pipes so far, before decompression."""
         return sum(lane.reader.source.bytes_read for lane in self._lanes)
 
+    @property
+    def watermark_ns(self) -> int:
+        """How far the capture that has come least far has come (run_ns); START_NS before the first frame."""
+        return min((lane.watermark_ns for lane in self._lanes), default=START_NS)
+
     # -- running ---------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End a live capture in order: what dumpcap has is still delivered, then the end. May come from a signal or thread."""
+        """End in order; may come from a signal or thread.
+
+        Live: what dumpcap has is still delivered, then the end. Files: nothing more is read and the run does not end,
+        `is_cut` says so; the same files again are the same run, which then goes on where it was left.
+        """
         self._stop = True
         for lane in self._lanes:
             if isinstance(lane.reader.source, live.LiveSource):
@@ -195,11 +207,21 @@ class Edge:
             yield from (EdgeBatch(c.number, {}, c.watermark_ns, None) for c in running if c.watermark_ns != START_NS)
         while running:
             lane = min(running, key=lambda c: (c.watermark_ns, c.number))
+            self.is_waiting = True
             pace.wait(lane.next_ns)
+            self.is_waiting = False
+            if self._stop and self.interface is None:
+                self.is_cut = True
+                return
             batch = lane.step()
             yield batch
             if batch.end_ns is not None:
                 running.remove(lane)
+
+    def _nap(self, seconds: float) -> None:
+        until_s = self._monotonic() + seconds
+        while not self._stop and (left_s := until_s - self._monotonic()) > 0:
+            time.sleep(min(left_s, NAP_S))
 
 
 def file_digest(name: str) -> str | None:

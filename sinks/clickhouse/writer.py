@@ -28,6 +28,7 @@ from akbypass.order import BEFORE_ALL, OrderKey, key_at, make_id
 from akbypass.rows import ORDER, Rows
 from akbypass.sinks.clickhouse.block import Block, Place
 from akbypass.sinks.clickhouse.tables import RAW
+from akbypass.sinks.clickhouse.watch import SinkWatch
 from akbypass.transport import client_options
 
 log = logging.getLogger("akbypass.sink")
@@ -65,6 +66,7 @@ class Writer:
 
     def __init__(self, config: Config, bootstrap: str, client: Any, target: Target, member: str = "sink") -> None:
         self.config, self.client, self.target = config, client, target
+        self.watch = SinkWatch(target.name, target.tables)
         self.rows_written = 0
         self.repeats = 0
         self.rejected = 0
@@ -78,6 +80,7 @@ class Writer:
         self.consumer = Consumer(
             {
                 **client_options(config, bootstrap),
+                "logger": logging.getLogger("akbypass.kafka"),
                 "group.id": f"{config.kafka.prefix}sink.{target.name}",
                 "group.instance.id": f"{member}-{target.name}",
                 "session.timeout.ms": 10_000,
@@ -96,22 +99,28 @@ class Writer:
             while not self.stopping:
                 for message in self.consumer.consume(MESSAGES_MAX, POLL_S):
                     self._take(message)
+                self.watch.buffered(
+                    sum(t.rows for t in self._tables.values()), sum(t.bytes for t in self._tables.values())
+                )
                 if self._due():
                     self.flush()
             self.flush()
         finally:
             self.consumer.close()
             log.info(
-                "%s: %d rows written, %d rows dropped as repeats, %d messages rejected",
-                self.target.name, self.rows_written, self.repeats, self.rejected,
+                "ended: %d rows written, %d rows dropped as repeats, %d messages rejected",
+                self.rows_written, self.repeats, self.rejected, extra={"sink": self.target.name},
             )  # fmt: skip
 
     def _assigned(self, consumer: Any, partitions: Any) -> None:
         self._forget()
+        known = consumer.committed(partitions, timeout=RETRY_S_MAX) if partitions else []
+        self.watch.assigned({(self._names[p.topic], p.partition): max(0, p.offset) for p in known})
 
     def _revoked(self, consumer: Any, partitions: Any) -> None:
         self.flush()
         self._forget()
+        self.watch.revoked()
 
     def _forget(self) -> None:
         self._tables, self._ends, self._next, self._last = {}, [], {}, {}
@@ -130,21 +139,31 @@ class Writer:
             self._oldest_s = time.monotonic()
         self._next[message.topic(), message.partition()] = message.offset() + 1
         if topics.schema_of(topic).key == ("all",) and message.partition() != 0:
+            self._count(topic, message, None)
             return  # a copy of what partition 0 carries
         try:
             found = batch.decode(topic, message.value(), message.headers(), as_arrow=self.target.convert is None)
         except BatchError as problem:
             self.rejected += 1
-            log.warning("%s[%d]@%d: %s", topic, message.partition(), message.offset(), problem)
+            self.watch.rejected(topic)
+            self._count(topic, message, None)
+            where = {"topic": topic, "partition": message.partition(), "offset": message.offset()}
+            log.warning("message rejected", extra={"sink": self.target.name, "reason": "not_a_batch", **where})
             place = Place("", topic, message.partition(), message.offset(), 0)
             self._buffer("rejected", self._poison(topic, message, str(problem)), None, place)
             return
+        self._count(topic, message, found)
         if found.rows is not None:
             self._add(topic, message, found)
         if found.end_ns is not None:
             self._ends.append(
                 [self.target.name, found.run_id, topic, message.partition(), found.source, found.sources, found.end_ns]
             )
+
+    def _count(self, topic: str, message: Any, found: Batch | None) -> None:
+        rows = found.rows if found is not None else None
+        publish_ns = (found.publish_ns if found is not None else 0) or message.timestamp()[1] * 1_000_000
+        self.watch.taken(topic, message.partition(), message.offset(), 0 if rows is None else len(rows), publish_ns)
 
     def _add(self, topic: str, message: Any, found: Batch) -> None:
         rows, arrow = found.rows, found.arrow
@@ -154,6 +173,7 @@ class Writer:
         if key_at(rows, 0) <= bar:
             keep = np.fromiter((key_at(rows, i) > bar for i in range(len(rows))), bool, len(rows))
             self.repeats += int(len(rows) - keep.sum())
+            self.watch.repeated(int(len(rows) - keep.sum()))
             rows = rows.take(keep)
             arrow = None if arrow is None else arrow.filter(pa.array(keep))
         if len(rows) == 0:
@@ -207,7 +227,8 @@ class Writer:
         for name, block in self._tables.items():
             for table in block.tables():
                 insert = partial(self.client.insert_arrow, name, table, settings={"async_insert": 0})
-                self._retrying(f"write {table.num_rows} rows of {name}", insert)
+                with self.watch.inserting(name, table.num_rows):
+                    self._retrying(f"write {table.num_rows} rows of {name}", insert)
                 self.rows_written += table.num_rows
         if self._ends:
             names = ["sink", "run_id", "topic", "partition", "source", "sources", "end_ns"]
@@ -219,6 +240,7 @@ class Writer:
             self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             log.warning("offsets were not committed, their rows will be dropped as repeats: %s", error)
+        self.watch.flushed(self._oldest_s)
         self._tables, self._ends, self._next = {}, [], {}
 
     def _retrying(self, what: str, act: Callable[[], Any]) -> Any:
@@ -226,10 +248,13 @@ class Writer:
         pause_s, deadline = 0.1, time.monotonic() + RETRIES_S
         while True:
             try:
-                return act()
+                done = act()
+                self.watch.answered()
+                return done
             except ANSWERS as error:
                 if self.stopping or time.monotonic() > deadline or not _may_pass(error):
                     raise ServiceError(f"store: could not {what}, nothing is committed past it: {error}") from error
+                self.watch.retrying()
                 log.warning("could not %s, trying again in %.1f s: %.200s", what, pause_s, error)
             wake_s = time.monotonic() + pause_s
             while not self.stopping and time.monotonic() < wake_s:

@@ -262,6 +262,32 @@ class Retention(Part):
     topics_hours: int = Field(24, ge=1, description="Topics on the broker; hours.")
 
 
+class Telemetry(Part):
+    """Metrics and health of a process."""
+
+    host: str = Field("127.0.0.1", description="Address that /metrics, /healthz and /readyz of a process listen on.")
+    port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of these pages; 0 for none. Each process of `up` takes a free one instead.",
+    )
+    stalled_s: float = Field(
+        180, ge=1, description="A process is unhealthy when nothing moves for this long although something is left; s."
+    )
+
+
+class Shutdown(Part):
+    """How processes end."""
+
+    drain_s: float = Field(
+        20,
+        gt=0,
+        le=600,
+        description="How long a process may deliver and commit after SIGTERM before it ends at once; s.",
+    )
+
+
 class Config(Part):
     """The whole tree."""
 
@@ -279,6 +305,8 @@ class Config(Part):
     store: Store = Field(default_factory=Store, description="What is stored.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="Saving of state.")
     retention: Retention = Field(default_factory=Retention, description="How long things are kept.")
+    telemetry: Telemetry = Field(default_factory=Telemetry, description="Metrics and health.")
+    shutdown: Shutdown = Field(default_factory=Shutdown, description="How processes end.")
 
     @model_validator(mode="after")
     def _unique(self) -> Config:
@@ -291,9 +319,8 @@ class Config(Part):
     @property
     def meaning_digest(self) -> str:
         """Hash of what decides results (not of where they go): two configurations with one digest give one answer."""
-        meaning = self.model_dump_json(
-            exclude={"kafka": True, "clickhouse": True, "store": True, "checkpoint": True, "retention": True}
-        )
+        elsewhere = {"kafka", "clickhouse", "store", "checkpoint", "retention", "telemetry", "shutdown"}
+        meaning = self.model_dump_json(exclude=elsewhere)
         return hashlib.blake2b(f"{meaning}|{self.kafka.partitions}".encode(), digest_size=8).hexdigest()
 
     def venue_of(self, address: str, port: int) -> str | None:

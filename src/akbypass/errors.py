@@ -8,11 +8,18 @@
     └── LayoutError      a protocol layout file is wrong                                    2
 
 A damaged capture of which something was read is not an error: it is reported and the exit code is 6.
+A capture of files that is asked to stop ends with 7, a process that could not drain in time with 8.
 """
 
 from __future__ import annotations
 
 EXIT_DAMAGED = 6  # the capture was damaged; everything readable was delivered
+EXIT_STOPPED = (
+    7  # a capture of files was asked to stop before its end; what was read is delivered, the run goes on when repeated
+)
+EXIT_FORCED = (
+    8  # ended at once, by a second signal or because draining took too long; a restart repeats what was not committed
+)
 
 
 class AkbypassError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from akbypass.config import Config
 from akbypass.errors import ServiceError
 from akbypass.order import START_NS
 from akbypass.rows import Rows
+from akbypass.telemetry.metrics import published
 from akbypass.topology import Topology
 
 DELIVERY_TIMEOUT_S = 120  # longest outage of the broker that a producer waits out
@@ -86,6 +88,7 @@ class Publisher:
         self._producer = Producer(
             {
                 **client_options(config, bootstrap),
+                "logger": logging.getLogger("akbypass.kafka"),
                 "acks": "all",
                 "enable.idempotence": True,
                 "compression.type": "lz4",
@@ -224,6 +227,7 @@ class RunWriter:
             self._sequence[topic, partition] += 1
             self.rows_sent[topic] += message.rows
             self._numbers[topic, partition] += message.rows
+            published(topic, message.rows, len(message.value or b""))
         self._unmarked.pop((topic, partition), None)
 
 

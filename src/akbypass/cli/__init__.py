@@ -2,11 +2,13 @@
 
 Exit codes: 0 done; 1 failed, or findings that differ from the truth; 2 wrong arguments, configuration or layout;
 3 a capture that cannot be read; 4 something missing on this machine; 5 broker or store; 6 a damaged capture;
-130 interrupted. A reader of our output that goes away, as `head` does, ends a command with 0.
+7 a capture of files stopped before its end; 8 ended at once, without draining; 130 interrupted. A reader of our output
+that goes away, as `head` does, ends a command with 0.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -14,6 +16,7 @@ import click
 
 from akbypass import __version__
 from akbypass.errors import AkbypassError
+from akbypass.telemetry import logs
 
 STDOUT = 1  # file descriptor
 EXIT_INTERRUPTED = 130  # what a shell gives for SIGINT
@@ -30,8 +33,17 @@ Examples:
 """,
 )
 @click.version_option(__version__, prog_name="akbypass")
-def cli() -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    envvar=logs.FORMAT_VARIABLE,
+    default="text",
+    show_default=True,
+    help=f"Log lines of processes; also {logs.FORMAT_VARIABLE}. {logs.LEVEL_VARIABLE} sets their level.",
+)
+def cli(log_format: str) -> None:
     """Turn a network tap, or a capture file, into answers: latency, feed quality, arbitrage, order flow, proof."""
+    os.environ[logs.FORMAT_VARIABLE] = log_format  # for the processes that this one starts, too
 
 
 def _register() -> None:
@@ -55,7 +67,10 @@ def _run() -> int:
         sys.stdout.flush()  # here, where a reader that went away is no error
         return code or 0
     except AkbypassError as error:
-        click.echo(f"akbypass: {error}", err=True)
+        if logs.is_set_up() and logs.is_json():
+            logging.getLogger("akbypass").critical("%s", error)
+        else:
+            click.echo(f"akbypass: {error}", err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()

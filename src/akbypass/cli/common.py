@@ -37,6 +37,12 @@ store_option: Callable[[F], F] = click.option(
     metavar="URL",
     help="ClickHouse address; by default the one of the configuration or of `akbypass up`.",
 )
+telemetry_option: Callable[[F], F] = click.option(
+    "--telemetry-port",
+    type=click.IntRange(0, 65_535),
+    metavar="PORT",
+    help="Serve /metrics, /healthz and /readyz here, on the address telemetry.host; 0 for none.",
+)
 
 
 def load_config(path: str | None, bootstrap: str | None = None, store_url: str | None = None) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from akbypass.cli.common import (
     store_option,
 )
 from akbypass.cli.progress import EdgeProgress
-from akbypass.cli.stream import report_problems, stop_after
+from akbypass.cli.stream import report_problems, stop_in
 from akbypass.config import Config
 from akbypass.errors import AkbypassError, ConfigError, ServiceError
 from akbypass.local.stack import Endpoints, Places, Stack
@@ -121,7 +122,8 @@ def _through(
             repeated = results.is_stored(client, config, edge.run_id, edge.captures)
             captured_s = time.monotonic()
             if live_seconds:
-                stop_after(edge, live_seconds)  # only now: the start of the stack is not part of the capture
+                stop_on_signals(edge)
+                stop_in(edge, live_seconds)  # only now: the start of the stack is not part of the capture
             publisher = Publisher(config, points.bootstrap_servers)
             with EdgeProgress(edge, publisher.waiting) as progress:
                 sent = publish(edge, publisher, progress.update)
@@ -139,6 +141,12 @@ def _through(
     finally:
         with stderr.status("stopping"):
             stack.stop()
+
+
+def stop_on_signals(edge: Any) -> None:
+    """End a live capture in order on Ctrl-C or SIGTERM; the demo then shows what it has."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: edge.stop())
 
 
 COMMANDS = (demo,)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import click
 import psutil
@@ -14,7 +15,7 @@ import psutil
 from akbypass import config as configuration
 from akbypass.cli.common import bootstrap_option, config_option, console, load_config, show, store_option
 from akbypass.errors import ServiceError
-from akbypass.local import children
+from akbypass.local import children, pages
 from akbypass.local.stack import Endpoints, Places, reset, supervise
 
 START_S = 180.0  # the first start resolves the broker's jars
@@ -56,6 +57,7 @@ def up(config_path: str | None, workers: int, bootstrap_servers: str | None, sto
         children.stop(child, STOP_S)
         raise ServiceError(f"the stack did not start; its log ends:\n{children.tail(log)}")
     _print(found)
+    console.print("`akbypass status` shows their health once they have joined")
 
 
 def _wait_until_ready(places: Places, child: subprocess.Popen[bytes]) -> Endpoints | None:
@@ -91,11 +93,12 @@ def down() -> None:
         return
     with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
         supervisor.terminate()  # refused by psutil when the number belongs to another process by now
-    deadline = time.monotonic() + STOP_S
+    wait_s = STOP_S + load_config(found.config_path or None).shutdown.drain_s
+    deadline = time.monotonic() + wait_s
     with console.status("stopping"):
         while found.supervisor() is not None:
             if time.monotonic() > deadline:
-                raise ServiceError(f"the supervisor {found.supervisor_pid} did not end within {STOP_S:.0f} s")
+                raise ServiceError(f"the supervisor {found.supervisor_pid} did not end within {wait_s:.0f} s")
             time.sleep(0.1)
     console.print("down")
 
@@ -104,12 +107,17 @@ def down() -> None:
 @config_option
 @bootstrap_option
 def status(config_path: str | None, bootstrap_servers: str | None) -> None:
-    """Show what is up: processes, addresses, and how far readers are behind."""
+    """Show what is up: processes with their health, addresses, and how far readers are behind.
+
+    Healthy is a process whose offsets move, or that has nothing to read. Ready is one that has its partitions and whose
+    broker and store answer. The page of a process has /metrics, /healthz and /readyz.
+    """
     found = Endpoints.read(Places.default())
     config = load_config(config_path, bootstrap_servers)
     bootstrap = config.kafka.bootstrap_servers or (found.bootstrap_servers if found else "")
     if found is not None:
         _print(found)
+        _print_health(found)
     elif bootstrap:
         console.print("nothing is up on this machine")
     else:
@@ -122,7 +130,7 @@ def status(config_path: str | None, bootstrap_servers: str | None) -> None:
 
 
 def _print(found: Endpoints) -> None:
-    rows = []
+    rows: list[list[Any]] = []
     for name, pid in found.pids.items():
         try:
             process = psutil.Process(pid)
@@ -135,6 +143,12 @@ def _print(found: Endpoints) -> None:
         "Processes", ["part", "process", "state", "memory (MiB)", "restarts"], rows, right=("memory (MiB)", "restarts")
     )
     console.print(f"broker  {found.bootstrap_servers}\nstore   {found.store_url}")
+
+
+def _print_health(found: Endpoints) -> None:
+    told = [[name, *pages.summary(pages.report_of(url)), url] for name, url in found.pages.items()]
+    columns = ["part", "healthy", "ready", "lag (messages)", "oldest checkpoint (s)", "page"]
+    show("Health", columns, told, right=("lag (messages)", "oldest checkpoint (s)"))
 
 
 @click.command("reset")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -22,10 +21,15 @@ from akbypass.cli.common import (
     stderr,
     store_option,
     store_url_of,
+    telemetry_option,
 )
 from akbypass.cli.progress import EdgeProgress
-from akbypass.errors import EXIT_DAMAGED, ConfigError
+from akbypass.config import Config
+from akbypass.errors import EXIT_DAMAGED, EXIT_STOPPED, ConfigError, ServiceError
 from akbypass.local.memory import settle_memory
+from akbypass.telemetry.life import Life
+from akbypass.telemetry.metrics import QUEUE_MESSAGES
+from akbypass.telemetry.probes import LagProbe, Probe
 
 SINKS = ("clickhouse", "audit")
 
@@ -35,7 +39,11 @@ SINKS = ("clickhouse", "audit")
 Examples:
   akbypass capture day.pcapng.gz                 publish a file to the broker of `akbypass up`
   akbypass capture a.pcap b.pcap --speed 1       two capture points, in their original timing
-  akbypass capture --interface eth1 --filter "udp or tcp port 4001"
+  akbypass capture --interface eth1 --filter "udp or tcp port 4001" --telemetry-port 9101
+
+\b
+SIGTERM or Ctrl-C delivers what was read. A live capture ends its run and exits with 0; a capture of files exits with 7,
+and the same command goes on with the run. A second signal, or shutdown.drain_s, ends it at once with 8.
 """
 )
 @click.argument("files", nargs=-1, metavar="[FILE]…")
@@ -57,36 +65,51 @@ Examples:
 @click.option("--run", "salt", default="", metavar="NAME", help="Make it another run of the same file.")
 @config_option
 @bootstrap_option
+@telemetry_option
 def capture(
     files: tuple[str, ...], interface: str | None, capture_filter: str, seconds: float | None, speed: float | None,
-    begin_at: float | None, salt: str, config_path: str | None, bootstrap_servers: str | None,
+    begin_at: float | None, salt: str, config_path: str | None, bootstrap_servers: str | None, telemetry_port: int | None,
 ) -> None:  # fmt: skip
     """Decode captures and publish their rows. `-` reads standard input."""
     from akbypass.producers.edge import Edge
     from akbypass.producers.publish import publish
+    from akbypass.producers.watch import CaptureWatch
 
     if bool(files) == bool(interface):
         raise ConfigError("expected either capture files or --interface, found " + ("both" if files else "neither"))
     config = load_config(config_path, bootstrap_servers)
     bootstrap = bootstrap_of(config)
+    life = Life(config, "capture", telemetry_port, level="WARNING")
     edge = Edge(
         config, existing_files(files), interface=interface, capture_filter=capture_filter, salt=salt, speed=speed,
         begin_ns=None if begin_at is None else round(begin_at * 1e9),
     )  # fmt: skip
     transport.declare_topics(config, bootstrap, transport.known_topics(), processors.all_topologies())
     publisher = transport.Publisher(config, bootstrap)
+    QUEUE_MESSAGES.set_function(publisher.waiting)
+    watch = CaptureWatch(edge)
+    life.begin([watch], [LagProbe(config, bootstrap, [])])
+    life.on_stop(edge.stop)
     if interface:
-        stop_after(edge, seconds)
+        stop_in(edge, seconds)
     with EdgeProgress(edge, publisher.waiting) as progress:
-        sent = publish(edge, publisher, progress.update)
+
+        def batch_sent() -> None:
+            watch.update()
+            progress.update()
+
+        sent = publish(edge, publisher, batch_sent)
+    watch.tell()
+    life.end()
     show(f"Run {edge.run_id}", ["topic", "rows"], [[t, n] for t, n in sent.items()], right=("rows",))
+    if edge.is_cut:
+        stderr.print("stopped before the end; what was read is delivered, the same command goes on with the run")
+        sys.exit(EXIT_STOPPED)
     report_problems(edge)
 
 
-def stop_after(edge: Any, seconds: float | None) -> None:
-    """End a live capture in order on Ctrl-C, SIGTERM or after a time."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: edge.stop())
+def stop_in(edge: Any, seconds: float | None) -> None:
+    """End a capture in order after a time (s), if one is given."""
     if seconds:
         timer = threading.Timer(seconds, edge.stop)
         timer.daemon = True
@@ -106,16 +129,23 @@ def report_problems(edge: Any) -> None:
 @click.option("--member", default="worker-0", show_default=True, help="Stable name of this worker in its groups.")
 @config_option
 @bootstrap_option
-def process(names: tuple[str, ...], member: str, config_path: str | None, bootstrap_servers: str | None) -> None:
-    """Run topologies, all of them by default: filtering, security, latency, latency_windows, feed_quality, books, arbitrage."""
+@telemetry_option
+def process(
+    names: tuple[str, ...], member: str, config_path: str | None, bootstrap_servers: str | None, telemetry_port: int | None
+) -> None:  # fmt: skip
+    """Run topologies, all of them by default: filtering, security, latency, latency_windows, feed_quality, books, arbitrage.
+
+    SIGTERM takes what was read, saves it and exits with 0; a second signal, or shutdown.drain_s, ends it at once with 8.
+    """
     from akbypass.processors.worker import run_worker
 
     settle_memory()
     config = load_config(config_path, bootstrap_servers)
     bootstrap = bootstrap_of(config)
+    life = Life(config, "worker", telemetry_port)
     chosen = processors.choose(names)
     transport.declare_topics(config, bootstrap, transport.known_topics(), chosen)
-    run_worker(chosen, config, bootstrap, member, processors.marked_topics())
+    run_worker(chosen, config, bootstrap, member, processors.marked_topics(), life)
 
 
 @click.command()
@@ -124,18 +154,23 @@ def process(names: tuple[str, ...], member: str, config_path: str | None, bootst
 @config_option
 @bootstrap_option
 @store_option
+@telemetry_option
 def sink(
-    names: tuple[str, ...], member: str, config_path: str | None, bootstrap_servers: str | None, store_url: str | None
-) -> None:
-    """Run sinks, all of them by default: clickhouse (every result), audit (the trail)."""
+    names: tuple[str, ...], member: str, config_path: str | None, bootstrap_servers: str | None, store_url: str | None,
+    telemetry_port: int | None,
+) -> None:  # fmt: skip
+    """Run sinks, all of them by default: clickhouse (every result), audit (the trail).
+
+    SIGTERM writes what was read, commits and exits with 0; a second signal, or shutdown.drain_s, ends it at once with 8.
+    """
     from akbypass.sinks.audit.trail import audit_target
     from akbypass.sinks.clickhouse.migrate import migrate
     from akbypass.sinks.clickhouse.writer import Writer, clickhouse_target
 
     settle_memory()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     config = load_config(config_path, bootstrap_servers, store_url)
     bootstrap, url = bootstrap_of(config), store_url_of(config)
+    life = Life(config, "sink", telemetry_port)
     transport.declare_topics(config, bootstrap, transport.known_topics(), ())
     with store_client.connect(config, url, database="") as client:
         migrate(client, store_client.database_of(config, url))
@@ -152,18 +187,31 @@ def sink(
 
     threads = [threading.Thread(target=run, args=(w,), name=w.target.name, daemon=True) for w in writers]
 
-    def stop(*_: Any) -> None:
+    def stop() -> None:
         for writer in writers:
             writer.stopping = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    watches = [w.watch for w in writers]
+    life.begin(watches, [LagProbe(config, bootstrap, watches), Probe("store", store_answers(config, url))])
+    life.on_stop(stop)
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads) and not failures:
         time.sleep(0.2)
+    life.end()
     if failures:
         raise failures[0]
+
+
+def store_answers(config: Config, url: str) -> Callable[[], None]:
+    """Return what asks the store whether it is there, over a connection of its own; it raises when not."""
+    client = store_client.connect(config, url)
+
+    def ask() -> None:
+        if not client.ping():
+            raise ServiceError("the store does not answer")
+
+    return ask
 
 
 COMMANDS = (capture, process, sink)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,18 @@ import psutil
 from akbypass import config as configuration
 from akbypass.config import Config
 from akbypass.errors import ServiceError
-from akbypass.local import children
+from akbypass.local import children, pages
+from akbypass.telemetry import logs
+from akbypass.telemetry.health import Health
+from akbypass.telemetry.metrics import PART_RESTARTS, PART_UP
+from akbypass.telemetry.server import TelemetryServer
 
 log = logging.getLogger("akbypass.stack")
 
 RESTARTS_MAX = 5  # of one child within RESTARTS_S; more means that a restart does not help
 RESTARTS_S = 60.0
 WATCH_S = 0.5
+STOP_MARGIN_S = 5.0  # beyond the time that a child has for draining
 STARTED_S = 5.0  # psutil derives start times from the wall clock, which may be set a little between two looks
 
 
@@ -72,6 +78,11 @@ class Places:
         """What is up, as JSON."""
         return self.home / "up.json"
 
+    @property
+    def targets(self) -> Path:
+        """Where Prometheus finds the pages of what is up."""
+        return self.home / "prometheus-targets.json"
+
 
 @dataclass
 class Endpoints:
@@ -84,6 +95,7 @@ class Endpoints:
     config_path: str = ""
     pids: dict[str, int] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)  # address of a part's /metrics, /healthz and /readyz
     ready: bool = False
 
     @classmethod
@@ -114,6 +126,7 @@ class Endpoints:
         made = places.state.with_suffix(".new")
         made.write_text(json.dumps(asdict(self)))
         made.replace(places.state)
+        pages.write_targets(places.targets, self.pages)
 
 
 class Stack:
@@ -196,16 +209,40 @@ class Stack:
     def _spawn(self, name: str) -> None:
         output = self.places.logs / f"{name}.log"
         self._logs[name] = (output,)
+        port = children.free_ports(1)[0]
+        self.endpoints.pages[name] = pages.page_url(self.config.telemetry.host, port)
+        command = [*self._commands[name], "--telemetry-port", str(port)]
         if output.exists():
             output.replace(output.with_suffix(".log.1"))
-        self._children[name] = children.spawn(self._commands[name], output=output, cwd=self.places.home)
+        self._children[name] = children.spawn(command, output=output, cwd=self.places.home)
         self.endpoints.pids[name] = self._children[name].pid
 
     def remove(self, name: str) -> None:
         """Stop a child for good."""
         child = self._children.pop(name)
         self.endpoints.pids.pop(name, None)
-        children.stop(child)
+        self.endpoints.pages.pop(name, None)
+        self._stop_child(child)
+
+    def _stop_child(self, child: subprocess.Popen[bytes]) -> None:
+        children.stop(child, self.config.shutdown.drain_s + STOP_MARGIN_S)
+
+    def lives(self, name: str) -> bool:
+        """Whether a part lives."""
+        if name in self._servers:
+            return self._servers[name].pid is not None
+        child = self._children.get(name)
+        return child is not None and child.poll() is None
+
+    def serve(self) -> TelemetryServer:
+        """Tell of all parts on a page of their supervisor's own."""
+        health = Health(self.config.telemetry.stalled_s)
+        health.dependencies = {name: partial(self.lives, name) for name in [*self._servers, *self._children]}
+        telemetry = self.config.telemetry
+        server = TelemetryServer(health, telemetry.host, children.free_ports(1)[0])
+        self.endpoints.pages["supervisor"] = pages.page_url(telemetry.host, server.server_address[1])
+        self.endpoints.write(self.places)
+        return server
 
     def pid(self, name: str) -> int:
         """Process of a part, as it was last started."""
@@ -219,6 +256,8 @@ class Stack:
     def _watch(self) -> None:
         try:
             while not self._stopping.wait(WATCH_S):
+                for name in [*self._servers, *self._children]:
+                    PART_UP.labels(name).set(self.lives(name))
                 for name, server in self._servers.items():  # first, as the children need them
                     if server.pid is None:
                         self._start_again(name, self._start_server)
@@ -236,7 +275,8 @@ class Stack:
         if len(recent) >= RESTARTS_MAX:
             last = children.tail(*self._logs[name])
             raise ServiceError(f"{name} ended {len(recent)} times within {RESTARTS_S:.0f} s; its log ends:\n{last}")
-        log.warning("%s ended; starting it again", name)
+        log.warning("%s ended; starting it again", name, extra={"part": name})
+        PART_RESTARTS.labels(name).inc()
         self._restarted[name] = [*recent, time.monotonic()]
         start(name)
         self.endpoints.restarts[name] = self.endpoints.restarts.get(name, 0) + 1
@@ -260,18 +300,20 @@ class Stack:
         for child in self._children.values():
             child.terminate()
         for child in self._children.values():
-            children.stop(child)
+            self._stop_child(child)
         for server in reversed(self._servers.values()):
             server.stop()
         self._children, self._servers = {}, {}
         own = Endpoints.read(self.places)
         if own is not None and own.supervisor_pid == os.getpid():
             self.places.state.unlink(missing_ok=True)
+            self.places.targets.unlink(missing_ok=True)
 
 
 def supervise(places: Places, config_path: str, workers: int) -> None:
     """Run a stack until SIGTERM or SIGINT; the body of the background process of `akbypass up`."""
     stopping = threading.Event()
+    logs.setup("supervisor")
     stack = Stack(places, configuration.load(config_path or None), config_path, workers)
 
     def end(*_: Any) -> None:
@@ -283,6 +325,7 @@ def supervise(places: Places, config_path: str, workers: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     with stack:
+        stack.serve()
         while not stopping.wait(WATCH_S):
             stack.check()
 

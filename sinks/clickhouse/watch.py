@@ -1,0 +1,53 @@
+"""What a running sink tells metrics and health."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from akbypass.telemetry import metrics
+from akbypass.telemetry.readers import Reader
+
+
+class SinkWatch(Reader):
+    """The reader that a sink is, with its inserts; used by the sink's thread alone."""
+
+    def __init__(self, name: str, topics: Collection[str]) -> None:
+        super().__init__(name, topics)
+        self._repeated, self._retries = metrics.REPEATED_ROWS.labels(name), metrics.RETRIES.labels(name)
+        self._rows, self._bytes = metrics.BUFFERED_ROWS.labels(name), metrics.BUFFERED_BYTES.labels(name)
+        self._delay = metrics.STORE_DELAY.labels(name)
+
+    def buffered(self, rows: int, size_bytes: int) -> None:
+        """Say what waits to be inserted."""
+        self._rows.set(rows)
+        self._bytes.set(size_bytes)
+
+    def repeated(self, rows: int) -> None:
+        """Count rows that the store has."""
+        self._repeated.inc(rows)
+
+    @contextmanager
+    def inserting(self, table: str, rows: int) -> Iterator[None]:
+        """Time and count one insert; nothing is counted when it fails."""
+        started_s = time.monotonic()
+        yield
+        metrics.INSERT_DURATION.labels(self.name, table).observe(time.monotonic() - started_s)
+        metrics.INSERT_ROWS.labels(self.name, table).observe(rows)
+        metrics.STORED_ROWS.labels(self.name, table).inc(rows)
+        self.moved()
+
+    def flushed(self, oldest_s: float) -> None:
+        """Count one flush; `oldest_s` is when its oldest message was taken (monotonic clock, s)."""
+        self._delay.observe(time.monotonic() - oldest_s)
+        self.buffered(0, 0)
+
+    def retrying(self) -> None:
+        """Say that the store did not take something and is asked again."""
+        self._retries.inc()
+        self.held = "store"
+
+    def answered(self) -> None:
+        """Say that the store took something."""
+        self.held = ""
