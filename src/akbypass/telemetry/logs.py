@@ -31,7 +31,7 @@ LINE_CHARACTERS_MAX = 16_384  # of one message or traceback
 OTHERS_LEVEL = logging.WARNING  # of libraries, unless ours is DEBUG
 
 _CREDENTIALS = re.compile(r"//[^/\s@]+@")
-_ASSIGNED = re.compile(r"(?i)\b(password|passwd|secret|token|sasl\.password)(['\"]?\s*[=:]\s*)\S+")
+_ASSIGNED = re.compile(r"(?i)\b(password|passwd|secret|token|sasl\.password)(['\"]?\s*[=:]\s*)[^\s,;&'\"]+")
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?::\d{1,5})?(?![\w.]*\d)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?![\w:])")
 
