@@ -408,7 +408,7 @@ def test_a_second_signal_ends_at_once(number: signal.Signals) -> None:
     assert child.stdout is not None and child.stdout.readline() == "asked\n"
     child.send_signal(signal.SIGTERM)
     code, _, err = ended(child)
-    assert code == EXIT_FORCED
+    assert code == EXIT_FORCED, err
     assert "a second signal" in json.loads(err)["message"]
 
 
@@ -417,7 +417,7 @@ def test_draining_is_bounded() -> None:
     child = living(0.3, "slow")
     child.send_signal(signal.SIGTERM)
     code, _, err = ended(child)
-    assert code == EXIT_FORCED
+    assert code == EXIT_FORCED, err
     assert "more than 0.3 s" in json.loads(err)["message"]
 
 
