@@ -20,6 +20,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ import orjson
 from akbypass import schemas
 from akbypass.config import Config, Thresholds
 from akbypass.order import make_id, restrict
+from akbypass.processors.packing import pack_texts, unpack_texts
 from akbypass.rows import Array, Rows, address_bytes, address_text
 
 _CONTACTS, _ALERTS = schemas.load("contacts"), schemas.load("alerts")
@@ -186,23 +188,32 @@ class SecurityCore:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Array]:
-        """Copy the state."""
-        walks = [
-            [s.hex(), w.failures, w.successes, w.alarmed, w.evidence, [[a.hex(), p] for a, p in w.met]]
-            for s, w in self._walks.items()
-        ]
-        text = orjson.dumps([walks, [[s.hex(), venue] for s, venue in self._reported], self.counters])
-        return {"security": np.frombuffer(text, np.uint8)}
+        """Copy the state: destinations of all sources one behind the other, as they are too many for Python."""
+        walks = self._walks.values()
+        met = list(chain.from_iterable(w.met for w in walks))
+        numbers = [(w.failures, w.successes, w.alarmed, len(w.met), len(w.evidence)) for w in walks]
+        rest = [[[s.hex(), venue] for s, venue in self._reported], self.counters]
+        return {
+            "sources": np.frombuffer(b"".join(self._walks), "V16"),
+            "walks": np.array(numbers, np.int64).reshape(len(numbers), 5),
+            "met.addresses": np.frombuffer(b"".join([address for address, _ in met]), "V16"),
+            "met.ports": np.fromiter((port for _, port in met), np.int32, len(met)),
+            **pack_texts("evidence", [identity.encode() for w in walks for identity in w.evidence]),
+            "rest": np.frombuffer(orjson.dumps(rest), np.uint8),
+        }
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take over a snapshot."""
-        walks, reported, self.counters = orjson.loads(state["security"].tobytes())
-        self._walks = {}
-        for source, failures, successes, alarmed, evidence, met in walks:
-            destinations = {(bytes.fromhex(a), port): None for a, port in met}
-            self._walks[bytes.fromhex(source)] = Walk(failures, successes, alarmed, evidence, destinations)
-        self._met = sum(len(w.met) for w in self._walks.values())
+        reported, self.counters = orjson.loads(state["rest"].tobytes())
         self._reported = {(bytes.fromhex(s), venue): None for s, venue in reported}
+        met = iter(zip(state["met.addresses"].tolist(), state["met.ports"].tolist(), strict=True))
+        evidence = iter(text.decode() for text in unpack_texts("evidence", state))
+        self._walks, self._met = {}, len(state["met.ports"])
+        for source, row in zip(state["sources"].tolist(), state["walks"].tolist(), strict=True):
+            failures, successes, alarmed, n_met, n_evidence = row
+            walk = Walk(failures, successes, bool(alarmed), list(islice(evidence, n_evidence)))
+            walk.met = dict.fromkeys(islice(met, n_met))
+            self._walks[source] = walk
 
 
 def _allowed(config: Config) -> dict[str, list[Network]]:

@@ -183,18 +183,17 @@ class LogReader:
         self._consumer.assign([TopicPartition(self.topic, partition, start)])
         found: list[Record] = []
         while True:
-            for message in self._consumer.consume(64, 0.2):
-                error = message.error()
-                if error is not None:
-                    if error.name() == "_PARTITION_EOF":
-                        return found
-                    continue  # others are retried by librdkafka until the deadline
+            message = self._consumer.poll(0.2)  # one by one: `consume` waits until it has as many as asked for
+            if message is None:
+                self._check(f"{self.topic}[{partition}]", f"offsets {start} to {end} did not come")
+            elif message.error() is None:
                 offset = message.offset()
                 if offset < end and (wanted is None or offset in wanted):
                     found.append(Record(offset, message.key() or b"", message.value() or b""))
                 if offset >= end - 1:
                     return found
-            self._check(f"{self.topic}[{partition}]", f"offsets {start} to {end} did not come")
+            elif message.error().name() == "_PARTITION_EOF":  # others are retried by librdkafka until the deadline
+                return found
 
     def _check(self, where: str, what: str) -> None:
         if time.monotonic() > self._deadline:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import orjson
 
-from akbypass.bench import page, process, scale
+from akbypass.bench import checkpoint, page, process, scale
 from akbypass.bench.day import Day, days
 from akbypass.bench.line import Measurement, line
 from akbypass.cli.common import console, show, stderr
@@ -23,10 +23,11 @@ Examples:
   akbypass bench analyze                         offline, one process
   akbypass bench pipeline --pace 100000          flat out, then paced with the delay of every hop
   akbypass bench scale                           CPU per packet by workers, partitions and load
+  akbypass bench checkpoint                      a million flows, 100,000 orders, 10,000 books: saving and recovery
   akbypass bench all --write docs/reference/performance.md
 """
 )
-@click.argument("name", type=click.Choice(["analyze", "pipeline", "scale", "all"]))
+@click.argument("name", type=click.Choice(["analyze", "pipeline", "scale", "checkpoint", "all"]))
 @click.option("--seconds", type=click.FloatRange(4, 3600), default=24, show_default=True, help="Length of the day.")
 @click.option(
     "--rate",
@@ -52,6 +53,9 @@ def bench(
     name: str, seconds: float, rate: int, pace: float | None, raw: bool, seed: int, as_json: bool, write: str | None
 ) -> None:
     """Measure packets/s, CPU, memory and delays of each stage on a simulated day."""
+    if name == "checkpoint":
+        _checkpoint(as_json)
+        return
     with stderr.status("simulating") as status, days(seed, seconds, rate) as (warm, day):
         input_ = f"a simulated day of seed {seed}: {day.packets:,} packets in {day.seconds:.0f} s, three ITCH venues on two lines each."
         found = {}
@@ -67,6 +71,20 @@ def bench(
         Path(write).write_text(page.page(found, options, input_))
         Path(write).with_suffix(".json").write_bytes(_json(found) + b"\n")
         console.print(f"written to {write}")
+
+
+def _checkpoint(as_json: bool) -> None:
+    """Measure saving and recovery of state; it needs no day."""
+    sizes = checkpoint.Sizes()
+    with stderr.status("measuring checkpoints"):
+        costs, recovery = checkpoint.measure(sizes)
+    if as_json:
+        made = orjson.dumps(checkpoint.plain(costs, recovery), option=orjson.OPT_INDENT_2)
+        sys.stdout.write(made.decode() + "\n")
+        return
+    columns = checkpoint.COLUMNS
+    show(checkpoint.title(sizes), columns, checkpoint.rows(costs), right=tuple(columns[2:]))
+    show("recovery", ["", "s"], checkpoint.recovery_rows(recovery), right=("s",))
 
 
 Act = Callable[[Day, Day], list[Measurement]]
