@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 from clickhouse_connect.driver.httputil import default_pool_manager
 
 from akbypass.config import Config
 from akbypass.errors import ConfigError, ServiceError
 
+log = logging.getLogger("akbypass.store")
+
 CONNECT_TIMEOUT_S = 10
+PAUSE_S = 2.0  # between two tries of a store that does not answer
 _PORTS = {"http": 8123, "https": 8443}
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")  # as clickhouse.database of the configuration
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -34,6 +39,24 @@ def database_of(config: Config, url: str = "") -> str:
     if name and not _DATABASE.fullmatch(name):
         raise ConfigError(f"clickhouse.url: expected a database of letters, digits and _ as the path, found {name!r}")
     return name or config.clickhouse.database
+
+
+def connect_when_up(config: Config, url: str, wait_s: float, *, database: str | None = None) -> Any:
+    """Return a client as `connect` does, but wait up to `wait_s` seconds for a store that does not answer.
+
+    Raises:
+        ConfigError: As `connect`.
+        ServiceError: The store stays away, or it refuses.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return connect(config, url, database=database)
+        except ServiceError as error:
+            if not isinstance(error.__cause__, OperationalError) or time.monotonic() > deadline:
+                raise
+            log.warning("%.300s; trying again in %.0f s", error, PAUSE_S)
+        time.sleep(PAUSE_S)
 
 
 def connect(config: Config, url: str = "", *, database: str | None = None) -> Any:

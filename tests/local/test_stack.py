@@ -71,7 +71,7 @@ def test_embedded_servers_that_are_killed_come_back_with_their_data(places: Plac
 class Mortal:
     """A server that is dead whenever somebody looks."""
 
-    pid = None
+    pid: int | None = None
 
     def start(self) -> str:
         """Answer at the address of an empty Endpoints, and die."""
@@ -91,6 +91,35 @@ def test_a_server_that_keeps_dying_is_given_up(places: Places, monkeypatch: pyte
     with pytest.raises(ServiceError, match="store ended 5 times"):
         stack.check()
     assert stack.endpoints.restarts == {"store": module.RESTARTS_MAX}
+
+
+class Late(Mortal):
+    """A server that is killed while it starts, the first time."""
+
+    starts = 0
+
+    def start(self) -> str:
+        """Fail once, then run."""
+        self.starts += 1
+        if self.starts == 1:
+            raise ServiceError("the embedded store ended while starting")
+        self.pid = os.getpid()
+        return ""
+
+
+def test_a_server_that_is_killed_while_it_starts_is_started_again(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that fails is one more end, not the end of everything."""
+    monkeypatch.setattr(module, "WATCH_S", 0.01)
+    stack, server = Stack(places, Config()), Late()
+    stack._servers, stack._logs = {"store": server}, {"store": ()}
+    stack._watcher.start()
+    wait_for(lambda: server.pid is not None, 10)
+    stack.check()
+    assert server.starts == 2
+    stack._servers = {}
+    stack.stop()
 
 
 def test_another_process_under_the_same_number_is_not_up(places: Places) -> None:

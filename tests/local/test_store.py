@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,6 +218,51 @@ def test_headers_and_statuses_are_those_of_the_protocol(store_server: Store, dat
         == 500
     )
     assert urllib3.request("GET", f"{url}/nothing").status == 404
+
+
+@services
+def test_an_insert_that_the_engine_does_not_keep_is_an_error(client: Any) -> None:
+    """Rows that break a constraint are refused, and their neighbours with them; the same rows without it are taken."""
+    name = table(client, "a Int64, b String, CONSTRAINT small CHECK a < 10")
+    client.insert(name, [[1, "x"]], column_names=["a", "b"])
+    assert code_of_insert(client, name, [[2, "y"], [11, "z"]]) == 469
+    assert client.query(f"SELECT a FROM {name}").result_rows == [(1,)]
+    client.insert(name, [[2]], column_names=["a"])  # a column that is left out gets its default
+    assert client.query(f"SELECT a, b FROM {name} ORDER BY a").result_rows == [(1, "x"), (2, "")]
+
+
+def code_of_insert(client: Any, name: str, rows: list[list[Any]]) -> int | None:
+    """ClickHouse's code of the error that an insert gives, None when it gives none."""
+    try:
+        client.insert(name, rows, column_names=["a", "b"])
+    except DatabaseError as error:
+        found = re.search(r"[Cc]ode: (\d+)", str(error))
+        return int(found[1]) if found else -1
+    return None
+
+
+@services
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount a small file system")
+def test_an_insert_into_a_full_disk_is_an_error_and_works_when_there_is_space_again(tmp_path: Path) -> None:
+    """With no byte free the store says NOT_ENOUGH_SPACE (243) and keeps nothing; afterwards the same insert is kept."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        with (
+            StoreServer(tmp_path / "store") as server,
+            store_client.connect(Config(), server.url, database="") as admin,
+        ):
+            admin.command("CREATE DATABASE d")
+            admin.command("CREATE TABLE d.t (a Int64, b String) ENGINE = MergeTree ORDER BY a")
+            rows = [[i, "x" * 20] for i in range(20_000)]
+            with (tmp_path / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+                while ballast.write(bytes(4096)):
+                    pass
+            assert code_of_insert(admin, "d.t", rows) == 243
+            (tmp_path / "ballast").unlink()
+            assert code_of_insert(admin, "d.t", rows) is None
+            assert admin.command("SELECT count(), sum(a) FROM d.t") == [str(len(rows)), str(sum(range(len(rows))))]
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 @services

@@ -23,6 +23,7 @@ from akbypass.errors import MissingError, ServiceError
 from akbypass.local.answers import Answer, RefusedError
 from akbypass.local.statement import Statement
 
+STAGED = "_akbypass_staged"  # temporary table of one session, which ends with the statement
 APPEND_BYTES = 1 << 20  # data of an INSERT goes to the engine in pieces of this size
 QUERY_MEMORY_MAX = 2 << 30  # bytes a query may use, unless it says otherwise
 RESULT_BYTES_MAX = 1 << 30  # bytes of a result, which is held in memory before it is sent
@@ -60,7 +61,7 @@ USERS = """<clickhouse>
 </clickhouse>
 """
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_UNKNOWN_SETTING = 115
+_UNKNOWN_SETTING, _VIOLATED_CONSTRAINT = 115, 469
 
 
 class Engine:
@@ -169,11 +170,30 @@ def _prepare(
 
 
 def _insert(session: Any, statement: Statement) -> Answer:
-    with session.send_insert(statement.text, statement.data_format) as inserter:
+    """Bring data into a table; what the engine answers holds, and no answer of its is taken on trust.
+
+    The last step of the engine's own insert of data hides every error (a full disk, a broken constraint) and counts the
+    rows as written. So data goes to a table in memory, and from there with an INSERT … SELECT, which tells the truth.
+    """
+    if not statement.target:  # a table function has no columns to copy
+        done = _append(session, statement.text, statement)
+        return Answer(summary=_summary(0, 0, done.rows_written, done.bytes_written, 0, 0, done.elapsed))
+    session.query(f"CREATE TEMPORARY TABLE {STAGED} AS {statement.target} ENGINE = Memory")
+    listed = f"({statement.columns})" if statement.columns else ""
+    done = _append(session, f"INSERT INTO {STAGED} {listed}", statement)
+    if done.rows_written:
+        result = session.query(f"{statement.text} SELECT {statement.columns or '*'} FROM {STAGED}")  # noqa: S608
+        if result.rows_written() < done.rows_written:
+            text = f"{done.rows_written} rows were sent, {result.rows_written()} taken: check the table's constraints"
+            raise RefusedError(_VIOLATED_CONSTRAINT, f"{text}. (VIOLATED_CONSTRAINT)")
+    return Answer(summary=_summary(0, 0, done.rows_written, done.bytes_written, 0, 0, done.elapsed))
+
+
+def _append(session: Any, text: str, statement: Statement) -> Any:
+    with session.send_insert(text, statement.data_format) as inserter:
         for start in range(0, len(statement.data), APPEND_BYTES):
             inserter.append(bytes(statement.data[start : start + APPEND_BYTES]))
-        done = inserter.finish()
-    return Answer(summary=_summary(0, 0, done.rows_written, done.bytes_written, 0, 0, done.elapsed))
+        return inserter.finish()
 
 
 def _query(session: Any, statement: Statement, default_format: str) -> Answer:

@@ -287,7 +287,11 @@ class Stack:
         server = self._servers[name]
         points = self.endpoints
         known = points.bootstrap_servers if name == "kafka" else points.store_url
-        found = server.start()
+        try:
+            found = server.start()
+        except ServiceError as error:  # it may have been killed while it started; RESTARTS_MAX ends the tries
+            log.warning("%s did not come back: %s", name, error)
+            return
         points.pids[name] = server.pid or 0
         if found != known:
             raise ServiceError(f"{name} came back at {found} because its port was taken; everybody knows it at {known}")

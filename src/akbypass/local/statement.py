@@ -35,7 +35,8 @@ _WITH_RESULT = {b"SELECT", b"WITH", b"FROM", b"SHOW", b"DESCRIBE", b"DESC", b"EX
 class Statement:
     """One statement.
 
-    `text` is what the engine gets; `data_format` with `data` is set for an INSERT that brings data;
+    `text` is what the engine gets; `data_format` with `data` is set for an INSERT that brings data, `target` is its
+    table as written ("" for a table function) and `columns` what stands between the parentheses behind it;
     `result_format` is the name after FORMAT of a statement that returns rows, "" for the default;
     `has_result` tells whether rows come back at all.
     """
@@ -45,6 +46,8 @@ class Statement:
     data: bytes | memoryview = b""
     result_format: str = ""
     has_result: bool = False
+    target: str = ""
+    columns: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class _Token:
 
     def says(self, *words: bytes) -> bool:
         return self.kind in ("word", "other") and self.text.upper() in words
+
+
+_END = _Token("end", b"", 0, 0)
 
 
 def _tokens(query: bytes, start: int = 0) -> Iterator[_Token]:
@@ -79,6 +85,7 @@ def parse(query: bytes) -> Statement:
 
 
 def _insert(query: bytes) -> Statement:
+    target, columns = _target(query)
     tokens = _tokens(query)
     previous = next(tokens)
     while previous.says(b"INSERT", b"INTO", b"TABLE", b"FUNCTION"):  # a table may be called `format`: skip its name
@@ -90,14 +97,37 @@ def _insert(query: bytes) -> Statement:
             if token.says(b"INFILE"):
                 raise RefusedError(NOT_IMPLEMENTED, "FROM INFILE is for a client, not for HTTP. (NOT_IMPLEMENTED)")
             if token.says(b"VALUES"):
-                return Statement(_text(query[: token.end - 6]), "Values", memoryview(query)[token.end :])
+                head = query[: token.end - len(token.text)]
+                return Statement(_text(head), "Values", memoryview(query)[token.end :], target=target, columns=columns)
             if previous.says(b"FORMAT") and token.kind == "word":
                 data = _LINE_END.match(query, token.end)
                 assert data is not None  # the pattern matches nothing, too
                 head = query[: token.end - len(token.text)].rstrip()[: -len(b"FORMAT")]
-                return Statement(_text(head), token.text.decode(), memoryview(query)[data.end() :])
+                return Statement(
+                    _text(head), token.text.decode(), memoryview(query)[data.end() :], target=target, columns=columns
+                )
         previous = token
     return _plain(query, previous)
+
+
+def _target(query: bytes) -> tuple[str, str]:
+    """Table of an INSERT and its list of columns, both as written; empty for a table function, and for no list."""
+    tokens = _tokens(query)
+    token = next(tokens)
+    while token.says(b"INSERT", b"INTO", b"TABLE"):
+        token = next(tokens, _END)
+    if token.says(b"FUNCTION"):
+        return "", ""
+    name = token.text
+    token = next(tokens, _END)
+    while token.says(b"."):
+        name += b"." + next(tokens, _END).text
+        token = next(tokens, _END)
+    if not token.says(b"("):
+        return _text(name), ""
+    start = token.end
+    close = next((t for t in tokens if t.text == b")" and t.depth == 0), _END)
+    return _text(name), _text(query[start : max(start, close.end - 1)])
 
 
 def _plain(query: bytes, first: _Token) -> Statement:
