@@ -37,8 +37,9 @@ RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
 RETRIES_S = 600.0  # after this long without the store the sink gives up
 MESSAGES_MAX = 64  # messages taken from the consumer at once
 POLL_S = 0.1
-# Codes of ClickHouse that pass: too slow, too busy, out of memory, too many parts, outcome unknown.
-PASSING = (159, 202, 241, 252, 319)
+# Codes of ClickHouse that pass: too slow, too busy, out of memory, too many parts, outcome unknown; a disk that is full.
+PASSING = (159, 202, 241, 252, 319, 75, 243)
+DISK_FULL = "No space left on device"  # of an error that has no code of its own
 ANSWERS = (OSError, HTTPError, DatabaseError)  # of the way to the store and of the store; any other error is our fault
 
 Convert = Callable[[str, Rows, str], Rows]  # topic, rows, run_id
@@ -267,4 +268,4 @@ def _may_pass(error: Exception) -> bool:
     code = re.search(r"[Cc]ode: (\d+)", str(error))
     if code is None:
         return isinstance(error, OSError | HTTPError | OperationalError)
-    return int(code[1]) in PASSING
+    return int(code[1]) in PASSING or DISK_FULL in str(error)

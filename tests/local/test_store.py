@@ -472,6 +472,26 @@ def test_connecting_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @services
+def test_a_store_that_is_away_is_waited_for_and_one_that_refuses_is_not(
+    store_server: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens: tried until the time is over. Somebody listens and has no such database: an error at once."""
+    tries: list[str] = []
+    monkeypatch.setattr(store_client, "PAUSE_S", 0.01)
+    monkeypatch.setattr(store_client.log, "warning", lambda text, *_: tries.append(text))
+    port = children.free_ports(1)[0]
+    with pytest.raises(ServiceError, match="refused"):
+        store_client.connect_when_up(Config(), f"http://127.0.0.1:{port}", 0.3, database="")
+    assert len(tries) > 1
+    tries.clear()
+    with pytest.raises(ServiceError, match="UNKNOWN_DATABASE"):
+        store_client.connect_when_up(Config(), store_server.url, 60, database="nowhere")
+    assert tries == []
+    with store_client.connect_when_up(Config(), store_server.url, 0, database="") as client:
+        assert client.command("SELECT 1") == 1
+
+
+@services
 def test_connecting_takes_database_and_password_from_where_they_are_configured(
     store_server: Store, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

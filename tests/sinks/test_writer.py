@@ -226,11 +226,13 @@ def test_what_cannot_pass_is_not_tried_again(error: Exception, raised: type[Exce
         ConnectionRefusedError("no one there"),
         OperationalError("Error: connection refused"),
         DatabaseError("Received ClickHouse exception, code: 241, server response: Code: 241. memory"),
+        DatabaseError("Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)"),
+        DatabaseError("Code: 1001. std::filesystem error: cannot create directory: No space left on device"),
     ],
-    ids=["connection", "driver", "memory"],
+    ids=["connection", "driver", "memory", "reserve", "directory"],
 )
 def test_stopping_ends_the_wait_for_the_store(error: Exception) -> None:
-    """A store that is absent or busy is tried again until the sink is stopped, which says what was not written."""
+    """A store that is absent, busy or full is tried again until the sink is stopped, which says what was not written."""
     client = Failing(error)
     writer = flushing(client)
 
