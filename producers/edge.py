@@ -28,7 +28,7 @@ from akbypass.producers.capture.seconds import COUNTERS, Seconds
 from akbypass.producers.capture.source import Problem
 from akbypass.topics import CAPTURE_TOPICS, LEDGER
 
-PACE_SLICE_NS = 10_000_000  # replay in original timing hands out this much wall time at once
+PACE_SLICE_NS = 200_000_000  # replay in original timing hands out at most this much wall time at once
 NAP_S = 0.2  # a replay that waits hears a stop within this
 FEED_TOPICS = frozenset({"feed_frames", "market_data", "captures", "rejected"})  # these need the feed decoder
 ORDER_TOPICS = frozenset({"orders", "captures", "rejected"})
@@ -208,7 +208,7 @@ class Edge:
         while running:
             lane = min(running, key=lambda c: (c.watermark_ns, c.number))
             self.is_waiting = True
-            pace.wait(lane.next_ns)
+            pace.wait(lane.next_ns, lane.due_ns)
             self.is_waiting = False
             if self._stop and self.interface is None:
                 self.is_cut = True

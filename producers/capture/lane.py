@@ -18,6 +18,7 @@ from akbypass.producers.frames import FrameBatch, PacketBatch
 from akbypass.rows import Rows
 from akbypass.topics import CAPTURE_TOPICS, LEDGER
 
+SLICE_FRAMES = 2_500  # of a paced replay; more of them cost less a frame, but wait longer for the last
 IDLE_SLACK_NS = 1_000_000_000  # a silent live capture's watermark follows the clock this far behind
 
 
@@ -57,7 +58,7 @@ class Lane:
         decoders: Its decoders, for no other capture.
         seconds: Its counters.
         topics: Topics wanted.
-        slice_ns: Capture time (ns) handed out at once in a paced replay; None for no such limit.
+        slice_ns: Capture time (ns) handed out at once in a paced replay, with at most SLICE_FRAMES frames; None for no such limit.
         now_ns: Wall clock (ns since the UNIX epoch) of a live capture; None for files.
     """
 
@@ -79,6 +80,13 @@ class Lane:
         if self._pending is None or len(self._pending) == 0:
             return None
         return max(self.parser.run_ns, int(self._pending.ts_ns[0]))
+
+    @property
+    def due_ns(self) -> int | None:
+        """run_ns of the last frame of the next step, when it is known."""
+        if self._pending is None or len(self._pending) == 0:
+            return None
+        return max(self.parser.run_ns, int(self._pending.ts_ns[: self._size(self._pending)].max()))
 
     @property
     def watermark_ns(self) -> int:
@@ -110,11 +118,15 @@ class Lane:
         return EdgeBatch(self.number, self._accounted(rows, self.watermark_ns, False), self.watermark_ns, None)
 
     def _cut(self, frames: FrameBatch) -> tuple[FrameBatch, FrameBatch | None]:
-        if self.slice_ns is None or not len(frames):
-            return frames, None
-        run_ns = np.maximum.accumulate(np.maximum(frames.ts_ns, self.parser.run_ns))
-        at = int(np.searchsorted(run_ns, run_ns[0] + self.slice_ns, "left"))
+        at = self._size(frames)
         return (frames, None) if at == len(frames) else (_part(frames, slice(0, at)), _part(frames, slice(at, None)))
+
+    def _size(self, frames: FrameBatch) -> int:
+        """Frames of the next step."""
+        if self.slice_ns is None or not len(frames):
+            return len(frames)
+        run_ns = np.maximum.accumulate(np.maximum(frames.ts_ns[:SLICE_FRAMES], self.parser.run_ns))
+        return int(np.searchsorted(run_ns, run_ns[0] + self.slice_ns, "left"))
 
     def _rows_of(self, frames: FrameBatch) -> dict[str, Rows]:
         before = self.parser.run_ns

@@ -237,7 +237,7 @@ def test_merging_stays_bounded(tmp_path: Path) -> None:
 
 
 def test_speed_paces_by_capture_time(tmp_path: Path) -> None:
-    """At speed 2 a frame of capture time t leaves at clock t/2, give or take a slice; gaps are slept through once."""
+    """At speed 2 a frame of capture time t leaves at clock t/2 or up to a slice later; gaps are slept through once."""
     seconds = [0, 0.001, 0.5, 0.501, 30]
     for name, shift in (("a", 0), ("b", 10 * S)):
         (tmp_path / name).write_bytes(w.pcap([(T + shift + int(s * S), GOOD) for s in seconds]))
@@ -253,7 +253,7 @@ def test_speed_paces_by_capture_time(tmp_path: Path) -> None:
     for batch in edge:
         for run_ns in batch.rows["packets"]["run_ns"].tolist() if "packets" in batch.rows else []:
             seen.append(run_ns)
-            assert 0 <= (run_ns - T) / S / 2 - (clock[0] - 100.0) < 0.0101
+            assert -1e-6 < (clock[0] - 100.0) - (run_ns - T) / S / 2 < 0.2
     assert seen == sorted(seen)
     assert len(seen) == 10
 
