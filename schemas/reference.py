@@ -13,7 +13,8 @@ def page() -> str:
         "Made from the schemas by `make docs`; do not edit.\n"
         "A topic is named `{prefix}{name}.v{version}`; a table has the topic's name without prefix and version,\n"
         "and beside the columns below `run_id`, `_topic`, `_partition`, `_offset` and `_source`.\n"
-        "`arrow` topics carry batches of rows (schemas/packet_batch), `plain` ones one JSON record a message,\n"
+        "`arrow` topics carry batches of rows (schemas/packet_batch) without the columns that are unknown in all of them,\n"
+        "`plain` ones one JSON record a message,\n"
         "`table` marks what is stored only.\n"
     )
     return head + "".join(_section(schemas.load(name)) for name in schemas.names())

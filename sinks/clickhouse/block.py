@@ -49,7 +49,8 @@ class Block:
         batches = [batch for batch, _ in self._arrow]
         if self._columns:
             batches.append(Rows.concat([rows for rows, _ in self._columns]).to_arrow())
-        table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+        tables = [pa.Table.from_batches([batch]) for batch in batches]  # unknown columns may be missing in some
+        table = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
         if "revision" in table.column_names:  # unsigned in the store
             index = table.column_names.index("revision")
             table = table.set_column(index, "revision", table.column(index).cast(pa.uint32()))

@@ -107,30 +107,38 @@ class Rows:
 
     # -- Arrow -----------------------------------------------------------------------------------------------------
 
-    def to_arrow(self) -> pa.RecordBatch:
-        """Convert to a record batch of the row type's Arrow schema."""
-        arrays = [_to_arrow(c, self.columns[c.name]) for c in self.schema.columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema.arrow)
+    def to_arrow(self, *, sparse: bool = False) -> pa.RecordBatch:
+        """Convert to a record batch of the row type's Arrow schema; `sparse`, without the columns that nobody knows."""
+        arrays = {c.name: _to_arrow(c, self.columns[c.name]) for c in self.schema.columns}
+        if sparse and len(self):
+            known = {k: a for k, a in arrays.items() if a.null_count < len(a)}
+            return pa.RecordBatch.from_arrays(list(known.values()), schema=_part(self.schema.name, tuple(known)))
+        return pa.RecordBatch.from_arrays(list(arrays.values()), schema=self.schema.arrow)
 
     @classmethod
     def from_arrow(cls, name: str, batch: pa.RecordBatch, only: Collection[str] | None = None) -> Rows:
-        """Convert back, all columns or `only` some; raises pa.ArrowInvalid when the batch has another schema."""
-        schema = schemas.load(name)
-        if not batch.schema.equals(schema.arrow):
+        """Convert back, all columns or `only` some; a nullable column that is missing is unknown in every row.
+
+        Raises pa.ArrowInvalid when the batch has another schema.
+        """
+        schema, n = schemas.load(name), batch.num_rows
+        if not batch.schema.equals(_part(name, tuple(batch.schema.names))):
             raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {batch.schema.names}")
+        arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
         made: dict[str, Array] = {}
-        for c, array in zip(schema.columns, batch.columns, strict=True):
-            if not c.nullable and array.null_count:
-                raise pa.ArrowInvalid(f"expected a value in every row of {c.name}, found {array.null_count} without")
+        for c in schema.columns:
+            array = arrays.get(c.name)
+            if not c.nullable and (array is None or array.null_count):
+                raise pa.ArrowInvalid(f"expected a value in every row of {c.name}, found rows without")
             if only is None or c.name in only:
-                made[c.name] = _from_arrow(c, array)
+                made[c.name] = _filled(schema, c, n) if array is None else _from_arrow(c, array)
         return cls(schema, made)
 
     def to_ipc(self) -> bytes:
-        """Write one Arrow IPC stream."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.schema.arrow) as writer:
-            writer.write_batch(self.to_arrow())
+        """Write one Arrow IPC stream, sparse."""
+        batch, sink = self.to_arrow(sparse=True), pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
     @classmethod
@@ -191,6 +199,19 @@ def _coerced(column: Column, value: Any, n: int) -> Array:
     if len(array) != n:
         raise ValueError(f"expected {n} values of {column.name}, found {len(array)}")
     return array
+
+
+def _part(name: str, columns: tuple[str, ...]) -> pa.Schema:
+    """The Arrow schema of some columns of a row type, in their order; of all when one is not its own."""
+    schema = schemas.load(name)
+    if len(columns) == len(schema.columns) or not schema.by_name.keys() >= set(columns):
+        return schema.arrow
+    return _subset(name, columns)
+
+
+@functools.lru_cache(1024)
+def _subset(name: str, columns: tuple[str, ...]) -> pa.Schema:
+    return pa.schema([field for field in schemas.load(name).arrow if field.name in columns])
 
 
 def _objects(values: list[Any]) -> Array:
