@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from akbypass.local.engine import DISK_RESERVE
 from tests.chaos.gauges import wait_for
 from tests.chaos.line import ChaosError, Line
 from tests.chaos.plan import Action, Plan
@@ -19,6 +20,7 @@ from tests.chaos.topics import Injector
 
 STEPS_S = (-7_200.0, -90.0, 45.0, 5_400.0)  # a clock that was set: zones, seconds, a host that was off
 DISK_MB = 512  # of the file system that is filled
+LEFT_BYTES = DISK_RESERVE // 2  # free bytes on a disk that is full for the store
 ALIVE_S = 60.0  # how long a part that is being started again may be away
 JOIN_S = 8.0  # between two changes of the number of workers
 
@@ -43,12 +45,10 @@ class Disk:
             subprocess.run(["umount", "-l", str(self.directory)], check=False)
 
     def fill(self) -> None:
-        """Leave no byte free."""
-        with (self.directory / "ballast").open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            for size in (1 << 20, 4096):
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(bytes(size))
+        """Leave less than the store keeps in reserve: it may finish what it has begun, and begin nothing."""
+        left = shutil.disk_usage(self.directory).free - LEFT_BYTES
+        with (self.directory / "ballast").open("wb", buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, max(left, 1))
 
     def free(self) -> None:
         """Give the space back."""

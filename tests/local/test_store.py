@@ -245,7 +245,7 @@ def code_of_insert(client: Any, name: str, rows: list[list[Any]]) -> int | None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount a small file system")
 def test_an_insert_into_a_full_disk_is_an_error_and_works_when_there_is_space_again(tmp_path: Path) -> None:
     """With no byte free the store says NOT_ENOUGH_SPACE (243) and keeps nothing; afterwards the same insert is kept."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(tmp_path)], check=True)
     try:
         with (
             StoreServer(tmp_path / "store") as server,

@@ -27,6 +27,9 @@ STAGED = "_akbypass_staged"  # temporary table of one session, which ends with t
 APPEND_BYTES = 1 << 20  # data of an INSERT goes to the engine in pieces of this size
 QUERY_MEMORY_MAX = 2 << 30  # bytes a query may use, unless it says otherwise
 RESULT_BYTES_MAX = 1 << 30  # bytes of a result, which is held in memory before it is sent
+DISK_RESERVE = (
+    64 << 20
+)  # bytes that inserts and new merges leave free: a merge that hits the end of a disk spoils its part
 QUERY_S_MAX = 600  # a client that went away leaves its query running
 
 _TABLE_ENGINES = (
@@ -44,6 +47,9 @@ _RIGHTS = (
 )
 CONFIG = """<clickhouse>
   <users_config>{users}</users_config>
+  <storage_configuration><disks><default>
+    <keep_free_space_bytes>{reserve}</keep_free_space_bytes>
+  </default></disks></storage_configuration>
   <access_control_improvements><table_engines_require_grant>true</table_engines_require_grant></access_control_improvements>
 </clickhouse>
 """
@@ -138,7 +144,7 @@ class Engine:
 
 def _write_config(directory: Path) -> None:
     users = directory / "users.xml"
-    (directory / "config.xml").write_text(CONFIG.format(users=_xml(str(users))))
+    (directory / "config.xml").write_text(CONFIG.format(users=_xml(str(users)), reserve=DISK_RESERVE))
     grants = "".join(f"<query>{right}</query>" for right in _RIGHTS)
     users.write_text(USERS.format(memory=QUERY_MEMORY_MAX, result=RESULT_BYTES_MAX, seconds=QUERY_S_MAX, grants=grants))
 
