@@ -84,6 +84,7 @@ def make_plan(
     actions = []
     for number, ((name, part, seconds), at) in enumerate(zip(chosen, points, strict=True)):
         close = draw.uniform(*CLOSE_S) if number and draw.random() < CLOSE else 0.0
+        close *= part != "capture"  # it may have ended when what is before comes late
         lasts = seconds * draw.uniform(0.6, 1.2)
         actions.append(Action(name, part, draw.choice(GAUGES[part]), at, close, lasts, draw.getrandbits(32)))
     return Plan(seed, draw.choice((1, 1, 2)), tuple(actions))

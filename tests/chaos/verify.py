@@ -27,8 +27,8 @@ class Verdict:
         return not self.differences
 
 
-def verify(client: Any, day: Day, poisoned: set[Place]) -> Verdict:
-    """Compare everything of the day's run, and the poison messages that were sent with those in `rejected`."""
+def verify(client: Any, day: Day, poisoned: set[Place] | None) -> Verdict:
+    """Compare everything of the day's run, and the poison messages that were sent (None: any) with those in `rejected`."""
     verdict = Verdict()
     for table in TABLES:
         found = canonical(table, results.fetch(client, table, day.run_id))
@@ -41,7 +41,8 @@ def verify(client: Any, day: Day, poisoned: set[Place]) -> Verdict:
         twice = doubled(client, table, day.run_id)
         if twice:
             verdict.doubled[table] = twice
-    verdict.differences += _poison(client, poisoned)
+    if poisoned is not None:
+        verdict.differences += _poison(client, poisoned)
     return verdict
 
 
