@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import akbypass
@@ -138,6 +138,10 @@ class Edge:
     def watermark_ns(self) -> int:
         """How far the capture that has come least far has come (run_ns); START_NS before the first frame."""
         return min((lane.watermark_ns for lane in self._lanes), default=START_NS)
+
+    def with_lost(self, made: EdgeBatch, lost: Mapping[str, int], start_ns: int, end_ns: int) -> EdgeBatch:
+        """Add to a batch the captures row about rows that were dropped behind the edge; see `Lane.with_lost`."""
+        return self._lanes[made.capture_id].with_lost(made, lost, start_ns, end_ns)
 
     # -- running ---------------------------------------------------------------------------------------------------
 

@@ -1,24 +1,47 @@
-"""Edge to Kafka: every batch split over partitions with its watermark, at the end the end marker; no arithmetic."""
+"""Edge to Kafka: every batch split over partitions with its watermark, at the end the end marker; no arithmetic.
+
+What the publisher dropped of a batch is told in its captures rows, so those and the ledger go last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 
 from akbypass import topics
-from akbypass.producers.edge import Edge
+from akbypass.producers.edge import Edge, EdgeBatch
+from akbypass.producers.spool.publisher import SpoolPublisher
+from akbypass.rows import Rows
 from akbypass.transport import Publisher, RunWriter
 
+ROWS = tuple(t for t in topics.CAPTURE_TOPICS if t != "captures")
+ACCOUNTS = ("captures", topics.LEDGER)
 MARKED = ("packets", "feed_frames", "market_data", "orders")  # topologies merge these below their watermarks
-ENDING = (*topics.CAPTURE_TOPICS, topics.LEDGER)
 
 
-def publish(edge: Edge, publisher: Publisher, on_batch: Callable[[], None] = lambda: None) -> dict[str, int]:
+def publish(
+    edge: Edge, publisher: Publisher | SpoolPublisher, on_batch: Callable[[], None] = lambda: None
+) -> dict[str, int]:
     """Send a whole run and wait for its delivery; returns rows sent by topic. Raises ServiceError."""
     writers = [RunWriter(publisher, edge.run_id, i, edge.captures) for i in range(edge.captures)]
     for made in edge:
-        writers[made.capture_id].write(
-            made.rows, made.watermark_ns, made.end_ns, marked=MARKED, ending=ENDING
-        )  # fmt: skip
+        writer = writers[made.capture_id]
+        writer.write(_only(made, ROWS), made.watermark_ns, made.end_ns, marked=MARKED, ending=ROWS)
+        told = _with_lost(edge, publisher, made) if isinstance(publisher, SpoolPublisher) else made
+        writer.write(_only(told, ACCOUNTS), made.watermark_ns, made.end_ns, ending=ACCOUNTS)
         on_batch()
     publisher.flush()
-    return {topic: sum(w.rows_sent[topic] for w in writers) for topic in topics.CAPTURE_TOPICS}
+    dropped = publisher.dropped if isinstance(publisher, SpoolPublisher) else Counter[str]()
+    return {topic: sum(w.rows_sent[topic] for w in writers) - dropped[topic] for topic in topics.CAPTURE_TOPICS}
+
+
+def _only(made: EdgeBatch, names: Collection[str]) -> dict[str, Rows]:
+    return {topic: rows for topic, rows in made.rows.items() if topic in names}
+
+
+def _with_lost(edge: Edge, publisher: SpoolPublisher, made: EdgeBatch) -> EdgeBatch:
+    publisher.always = made.end_ns is not None  # the last word of a capture is not dropped
+    lost = (
+        publisher.take_lost(made.capture_id) if made.rows.keys() - {topics.LEDGER} or made.end_ns is not None else None
+    )
+    return made if lost is None else edge.with_lost(made, lost.rows, lost.first_ns, lost.last_ns + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -127,6 +127,22 @@ class Lane:
             return len(frames)
         run_ns = np.maximum.accumulate(np.maximum(frames.ts_ns[:SLICE_FRAMES], self.parser.run_ns))
         return int(np.searchsorted(run_ns, run_ns[0] + self.slice_ns, "left"))
+
+    def with_lost(self, made: EdgeBatch, lost: Mapping[str, int], start_ns: int, end_ns: int) -> EdgeBatch:
+        """Add the captures row about rows (count by topic) of [start_ns, end_ns) that were dropped behind the capture.
+
+        It stands behind all that the batch has, so in front of all that comes; a batch without rows must be the capture's last.
+        """
+        behind = (self.parser.run_ns, self.number, self.reader.position, 0)
+        rows = [made.rows[topic] for topic in made.rows if topic != LEDGER]
+        key = behind if made.end_ns is not None else max(order.key_at(part, -1) for part in rows)
+        row = self.seconds.lost(lost, start_ns, end_ns, key)
+        captures = Rows.concat([made.rows["captures"], row]) if "captures" in made.rows else row
+        told = {"captures": order.number_rows(captures, "capture", self.run_id)}
+        self.accounts.give({"captures": row})
+        if made.end_ns is not None and LEDGER in made.rows:
+            told[LEDGER] = self.accounts.statement({}, made.end_ns, True)  # once more, as there is one row more
+        return EdgeBatch(made.capture_id, made.rows | told, made.watermark_ns, made.end_ns)
 
     def _rows_of(self, frames: FrameBatch) -> dict[str, Rows]:
         before = self.parser.run_ns

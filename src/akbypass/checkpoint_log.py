@@ -46,6 +46,7 @@ class LogWriter:
         options = transport.client_options(config, bootstrap)
         self._admin = AdminClient(options)
         self._lock = threading.Lock()
+        self._patience_s = config.kafka.delivery_timeout_s + transport.FLUSH_SLACK_S
         self._producer = Producer(
             {
                 **options,
@@ -57,7 +58,7 @@ class LogWriter:
                 "batch.size": 1_000_000,
                 "message.max.bytes": transport.MESSAGE_BYTES_MAX,
                 "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
-                "delivery.timeout.ms": transport.DELIVERY_TIMEOUT_S * 1000,
+                "delivery.timeout.ms": config.kafka.delivery_timeout_s * 1000,
             }
         )
 
@@ -72,7 +73,7 @@ class LogWriter:
             else:
                 failures.append(str(error))
 
-        deadline = time.monotonic() + transport.DELIVERY_TIMEOUT_S + 10
+        deadline = time.monotonic() + self._patience_s
         for number, (key, value) in enumerate(records):
             self._produce(topic, partition, key, value, functools.partial(delivered, number), deadline)
         while len(offsets) < len(records) and not failures:

@@ -208,6 +208,9 @@ class Kafka(Part):
     queue_bytes_max: int = Field(
         32 * 1024 * 1024, ge=1 << 20, description="Bytes that wait in a producer before it blocks."
     )
+    delivery_timeout_s: int = Field(
+        120, ge=1, description="How long a producer waits for an absent broker before it gives up; s."
+    )
     options: dict[str, str] = Field(
         default_factory=dict, description="Further librdkafka options, as security.protocol."
     )
@@ -253,6 +256,35 @@ class Checkpoint(Part):
     def _check(self) -> Checkpoint:
         if self.interval_max_s < self.interval_s:
             raise ValueError("expected interval_max_s not below interval_s")
+        return self
+
+
+class Spool(Part):
+    """Where a live or paced capture keeps what an absent or slow broker does not take, and what goes first when it is full."""
+
+    directory: str = Field("", description="Directory; empty for `spool` beside the embedded servers' data.")
+    bytes_max: int = Field(8 * 1024**3, ge=1 << 20, description="Bytes on disk, of one capture process.")
+    segment_bytes: int = Field(
+        64 * 1024**2, ge=1 << 16, description="Bytes of one file; a file is deleted when the broker has all of it."
+    )
+    reserve_market_bytes: int = Field(
+        1024**3, ge=0, description="Part of bytes_max that packets do not get: for market data and orders."
+    )
+    reserve_orders_bytes: int = Field(
+        512 * 1024**2, ge=0, description="Part of bytes_max that neither packets nor market data get: for orders."
+    )
+    reserve_accounts_bytes: int = Field(
+        64 * 1024**2, ge=0, description="Part of bytes_max for captures rows, watermarks and ends alone."
+    )
+    after_ms: int = Field(
+        1_000, ge=10, description="A broker that has not acknowledged a message for this long counts as away; ms."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Spool:
+        reserved = self.reserve_market_bytes + self.reserve_orders_bytes + self.reserve_accounts_bytes
+        if reserved >= self.bytes_max:
+            raise ValueError(f"expected reserves below bytes_max = {self.bytes_max}, found {reserved} together")
         return self
 
 
@@ -304,6 +336,7 @@ class Config(Part):
     clickhouse: ClickHouse = Field(default_factory=ClickHouse, description="Store.")
     store: Store = Field(default_factory=Store, description="What is stored.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="Saving of state.")
+    spool: Spool = Field(default_factory=Spool, description="Disk of a capture while the broker is away.")
     retention: Retention = Field(default_factory=Retention, description="How long things are kept.")
     telemetry: Telemetry = Field(default_factory=Telemetry, description="Metrics and health.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="How processes end.")
@@ -319,7 +352,7 @@ class Config(Part):
     @property
     def meaning_digest(self) -> str:
         """Hash of what decides results (not of where they go): two configurations with one digest give one answer."""
-        elsewhere = {"kafka", "clickhouse", "store", "checkpoint", "retention", "telemetry", "shutdown"}
+        elsewhere = {"kafka", "clickhouse", "store", "checkpoint", "spool", "retention", "telemetry", "shutdown"}
         meaning = self.model_dump_json(exclude=elsewhere)
         return hashlib.blake2b(f"{meaning}|{self.kafka.partitions}".encode(), digest_size=8).hexdigest()
 

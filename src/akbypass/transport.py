@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -21,7 +22,7 @@ from akbypass.rows import Rows
 from akbypass.telemetry.metrics import published
 from akbypass.topology import Topology
 
-DELIVERY_TIMEOUT_S = 120  # longest outage of the broker that a producer waits out
+FLUSH_SLACK_S = 10  # beyond the delivery bound, after which a message has a report
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024  # broker-side limit; our batches stay below half of it
 
 
@@ -33,6 +34,16 @@ def client_options(config: Config, bootstrap: str) -> dict[str, str | int | floa
 def checkpoint_topic(config: Config, topology: str, version: int) -> str:
     """Full name of the topic that holds the checkpoints of one version of a topology."""
     return f"{config.kafka.prefix}state.{topology}.v{version}"
+
+
+def answers(config: Config, bootstrap: str, timeout_s: float = 3) -> bool:
+    """Whether a broker answers within `timeout_s` (s)."""
+    try:
+        return bool(
+            AdminClient({**client_options(config, bootstrap), "log_level": 0}).list_topics(timeout=timeout_s).brokers
+        )
+    except KafkaException:
+        return False
 
 
 def declare_topics(config: Config, bootstrap: str, names: Iterable[str], topologies: Iterable[Topology]) -> None:
@@ -73,6 +84,33 @@ def declare_topics(config: Config, bootstrap: str, names: Iterable[str], topolog
         raise ServiceError(f"broker {bootstrap}: {error}; is it running?") from error
 
 
+def producer_options(config: Config, bootstrap: str) -> dict[str, Any]:
+    """librdkafka options of every producer: idempotent, with a bounded queue, for `kafka.delivery_timeout_s` patient."""
+    return {
+        **client_options(config, bootstrap),
+        "logger": logging.getLogger("akbypass.kafka"),
+        "acks": "all",
+        "enable.idempotence": True,
+        "compression.type": "lz4",
+        "linger.ms": 5,
+        "batch.size": 1_000_000,
+        "message.max.bytes": MESSAGE_BYTES_MAX,
+        "queue.buffering.max.kbytes": config.kafka.queue_bytes_max // 1024,
+        "delivery.timeout.ms": config.kafka.delivery_timeout_s * 1000,
+    }
+
+
+class Sender(Protocol):
+    """Takes messages in order; `Publisher`, and what puts a disk in front of one."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+
+    def send(self, topic: str, partition: int, message: batch.Message) -> None:
+        """Take one message for a full topic name."""
+
+
 class Publisher:
     """An idempotent producer with a bounded queue: `send` blocks while it is full, `flush` waits for all reports.
 
@@ -85,20 +123,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._count = 0
         self._outstanding: dict[int, None] = {}  # messages without a report, oldest first
-        self._producer = Producer(
-            {
-                **client_options(config, bootstrap),
-                "logger": logging.getLogger("akbypass.kafka"),
-                "acks": "all",
-                "enable.idempotence": True,
-                "compression.type": "lz4",
-                "linger.ms": 5,
-                "batch.size": 1_000_000,
-                "message.max.bytes": MESSAGE_BYTES_MAX,
-                "queue.buffering.max.kbytes": config.kafka.queue_bytes_max // 1024,
-                "delivery.timeout.ms": DELIVERY_TIMEOUT_S * 1000,
-            }
-        )
+        self._producer = Producer(producer_options(config, bootstrap))
 
     def send(self, topic: str, partition: int, message: batch.Message) -> None:
         """Queue one message for a full topic name."""
@@ -124,8 +149,9 @@ class Publisher:
             except BufferError:
                 self._producer.poll(0.1)
 
-    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S + 10) -> None:
+    def flush(self, timeout_s: float | None = None) -> None:
         """Wait until every message queued before this call is acknowledged by the broker; later ones do not count."""
+        timeout_s = self.config.kafka.delivery_timeout_s + FLUSH_SLACK_S if timeout_s is None else timeout_s
         deadline, last = time.monotonic() + timeout_s, self._count
         while True:
             self._check()
@@ -167,7 +193,7 @@ class RunWriter:
     """
 
     def __init__(
-        self, publisher: Publisher, run_id: str, source: int, sources: int, mark_s: float = 0.0,
+        self, publisher: Sender, run_id: str, source: int, sources: int, mark_s: float = 0.0,
         numbers: batch.Numbers | None = None,
     ) -> None:  # fmt: skip
         self.publisher, self.run_id, self.source, self.sources = publisher, run_id, source, sources

@@ -25,6 +25,7 @@ from akbypass.cli.common import (
     store_option,
 )
 from akbypass.cli.progress import EdgeProgress
+from akbypass.cli.publishing import publisher_of
 from akbypass.cli.stream import report_problems, stop_in
 from akbypass.config import Config
 from akbypass.errors import AkbypassError, ConfigError, ServiceError
@@ -108,7 +109,6 @@ def _through(
 ) -> Mapping[str, list[dict[str, Any]]]:
     """Bring one run through the whole stack and print the report; returns every result by row type."""
     from akbypass.producers.publish import publish
-    from akbypass.transport import Publisher
 
     started_s = time.monotonic()
     stack = Stack(places, config, config_path)
@@ -124,10 +124,11 @@ def _through(
             if live_seconds:
                 stop_on_signals(edge)
                 stop_in(edge, live_seconds)  # only now: the start of the stack is not part of the capture
-            publisher = Publisher(config, points.bootstrap_servers)
-            with EdgeProgress(edge, publisher.waiting) as progress:
+            with (
+                publisher_of(edge, config, points.bootstrap_servers) as publisher,
+                EdgeProgress(edge, publisher.waiting) as progress,
+            ):
                 sent = publish(edge, publisher, progress.update)
-            publisher.close()
             with stderr.status("results") as status:
 
                 def waiting(done: int, whole: int) -> None:

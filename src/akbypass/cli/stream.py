@@ -24,11 +24,11 @@ from akbypass.cli.common import (
     telemetry_option,
 )
 from akbypass.cli.progress import EdgeProgress
+from akbypass.cli.publishing import publisher_of
 from akbypass.config import Config
 from akbypass.errors import EXIT_DAMAGED, EXIT_STOPPED, ConfigError, ServiceError
 from akbypass.local.memory import settle_memory
 from akbypass.telemetry.life import Life
-from akbypass.telemetry.metrics import QUEUE_MESSAGES
 from akbypass.telemetry.probes import LagProbe, Probe
 
 SINKS = ("clickhouse", "audit")
@@ -84,22 +84,19 @@ def capture(
         config, existing_files(files), interface=interface, capture_filter=capture_filter, salt=salt, speed=speed,
         begin_ns=None if begin_at is None else round(begin_at * 1e9),
     )  # fmt: skip
-    transport.declare_topics(config, bootstrap, transport.known_topics(), processors.all_topologies())
-    publisher = transport.Publisher(config, bootstrap)
-    QUEUE_MESSAGES.set_function(publisher.waiting)
-    watch = CaptureWatch(edge)
-    life.begin([watch], [LagProbe(config, bootstrap, [])])
     life.on_stop(edge.stop)
     if interface:
         stop_in(edge, seconds)
-    with EdgeProgress(edge, publisher.waiting) as progress:
+    with publisher_of(edge, config, bootstrap) as publisher, EdgeProgress(edge, publisher.waiting) as progress:
+        watch = CaptureWatch(edge)
+        life.begin([watch], [LagProbe(config, bootstrap, [])])
 
         def batch_sent() -> None:
             watch.update()
             progress.update()
 
         sent = publish(edge, publisher, batch_sent)
-    watch.tell()
+        watch.tell()
     life.end()
     show(f"Run {edge.run_id}", ["topic", "rows"], [[t, n] for t, n in sent.items()], right=("rows",))
     if edge.is_cut:

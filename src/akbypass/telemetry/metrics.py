@@ -64,6 +64,12 @@ PUBLISHED_FILL = _made(
 )  # fmt: skip
 QUEUE_MESSAGES = _made(Gauge, "publish_queue_messages", "Messages that the broker has not acknowledged yet.")
 
+SPOOL_BYTES = _made(Gauge, "spool_bytes", "Bytes that wait on disk because the broker is away or slow.")
+SPOOLED = _made(Counter, "spooled_messages_total", "Messages that went to disk first.")
+SPOOL_DROPPED = _made(
+    Counter, "spool_dropped_rows_total", "Rows dropped because the broker was away or slow and the spool full.", "topic"
+)  # fmt: skip
+
 # -- capture -----------------------------------------------------------------------------------------------------------
 CAPTURE_PACKETS = _made(Counter, "capture_packets_total", "Frames read.")
 CAPTURE_BYTES = _made(Counter, "capture_bytes_total", "Bytes of these frames on the wire.")
