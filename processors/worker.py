@@ -20,28 +20,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import faust
-import numpy as np
 import orjson
 from faust.types import TP
 from mode import Service
 
-from akbypass import batch, topics
+from akbypass import batch, letters, topics
 from akbypass.batch import Batch, BatchError
 from akbypass.checkpoint import Checkpoint, CheckpointStore, FencedError, load_all
 from akbypass.checkpoint_log import LogWriter
 from akbypass.config import Config
 from akbypass.emitter import Emitter
 from akbypass.errors import ConfigError
-from akbypass.order import make_id
+from akbypass.letters import Place
 from akbypass.processors import saving
 from akbypass.processors.watch import TopologyWatch
 from akbypass.progress import Progress
-from akbypass.rows import Rows
 from akbypass.telemetry.life import Life
 from akbypass.telemetry.metrics import LOST, QUEUE_MESSAGES
 from akbypass.telemetry.probes import LagProbe
 from akbypass.topology import Emission, Topology, TopologyPartition
-from akbypass.transport import Publisher, RunWriter
+from akbypass.transport import Publisher
 
 log = logging.getLogger("akbypass.worker")
 
@@ -138,6 +136,7 @@ class TopologyWorker:
     ) -> None:
         self.topology, self.config, self.bootstrap, self.publisher = topology, config, bootstrap, publisher
         self.decoded, self.log, self.pace = decoded, log, pace
+        self.where = saving.Where(config, bootstrap, publisher)
         self.marked = [t for t in topology.outputs if t in marked]
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
@@ -246,6 +245,7 @@ class TopologyWorker:
         loaded = {number: made[number] for number in kept}
         for number, checkpoint in kept.items():
             loaded[number].restore(checkpoint)
+            saving.tell_of_foreign(self.where, loaded[number].store)
         places = [TP(tp.topic, tp.partition) for tp in sorted(consumer.assignment()) if tp.topic in self._names]
         earliest = await consumer.earliest_offsets(*places) if places else {}
         for position in (p for p in places if p.partition in loaded):
@@ -290,24 +290,16 @@ class TopologyWorker:
         self._advance_when_due()
         await asyncio.sleep(0)
 
-    def _reject(self, topic: str, message: Any, value: bytes | None, reason: str) -> None:
-        """Write a poison message to `rejected`; it belongs to no run, so it gets one of its own by its place."""
+    def _reject(self, topic: str, message: Any, value: bytes | None, detail: str) -> None:
+        """Write a message that cannot be decoded to `rejected`."""
         self.rejected += 1
-        place = f"{topic}[{message.partition}]@{message.offset}"
-        run_id = make_id("poison", place).decode()
-        row = Rows.build(
-            "rejected", 1, run_ns=int(message.timestamp * 1e9), ts_capture_ns=int(message.timestamp * 1e9), id=make_id("rejected", place),
-            stage=self.topology.name.encode(), topic=topic.encode()[:32], reason=b"not_a_batch", detail=[f"{place}: {reason}"],
-            partition=np.array([message.partition]), offset=np.array([message.offset]), bytes=[(value or b"")[:1024]],
-        )  # fmt: skip
-        RunWriter(self.publisher, run_id, 0, 1).write({"rejected": row}, int(message.timestamp * 1e9) + 1, None)
-        where = {
-            "topology": self.topology.name,
-            "topic": topic,
-            "partition": message.partition,
-            "offset": message.offset,
-        }
-        log.warning("message rejected", extra={**where, "reason": "not_a_batch"})
+        place = Place(topic, message.partition, message.offset, round(message.timestamp * 1000))
+        letters.send(
+            self.publisher,
+            letters.letter(place, stage=self.topology.name, reason=letters.NOT_A_BATCH, detail=detail, value=value),
+        )
+        where = {"topology": self.topology.name, "topic": topic, "partition": place.partition, "offset": place.offset}
+        log.warning("message rejected", extra={**where, "reason": letters.NOT_A_BATCH, "detail": detail})
 
     def _hold_back(self, topic: str, message: Any, partition: _Partition) -> None:
         """Pause an input that is far ahead of the others, so that what waits for them stays bounded."""
@@ -391,8 +383,7 @@ class TopologyWorker:
                 await self._write(partition)
             except FencedError:
                 self.partitions.pop(number, None)
-                args = (self.config, self.bootstrap, self.publisher, partition.store)
-                await asyncio.get_running_loop().run_in_executor(None, saving.step_aside, *args)
+                await asyncio.get_running_loop().run_in_executor(None, saving.step_aside, self.where, partition.store)
                 self.watch.dropped(number)
                 where = {"topology": self.topology.name, "partition": number}
                 log.warning("taken over by another version", extra=where)
@@ -405,14 +396,14 @@ class TopologyWorker:
             log.warning("run given up, its source is silent", extra=self._place(partition, run_id))
         tokens, offsets = progress.settle(), dict(progress.next_offset)
         if not tokens and offsets == partition.saved:
-            await loop.run_in_executor(None, saving.check, partition.store)
+            await loop.run_in_executor(None, saving.check, self.where, partition.store)
             self.watch.saved(partition.number, None)
             return
         arrays, released = progress.partition.snapshot()
         meta = orjson.dumps(partition.meta(released))
         pause_s = time.perf_counter() - started_s
         with self.watch.saving():
-            done = await loop.run_in_executor(None, saving.write, self.publisher, partition.store, arrays, meta)
+            done = await loop.run_in_executor(None, saving.write, self.where, partition.store, arrays, meta)
         self.pace.spent(name, partition.number, pause_s + done.cpu_s)
         if self.partitions.get(partition.number) is not partition:
             return  # assigned anew meanwhile; the new owner reads from the checkpoint

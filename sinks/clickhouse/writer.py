@@ -20,11 +20,11 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from urllib3.exceptions import HTTPError
 
-from akbypass import batch, topics
+from akbypass import batch, letters, topics
 from akbypass.batch import Batch, BatchError
 from akbypass.config import Config
 from akbypass.errors import ServiceError
-from akbypass.order import BEFORE_ALL, OrderKey, key_at, make_id
+from akbypass.order import BEFORE_ALL, OrderKey, key_at
 from akbypass.rows import ORDER, Rows
 from akbypass.sinks.clickhouse.block import Block, Place
 from akbypass.sinks.clickhouse.tables import RAW
@@ -145,13 +145,8 @@ class Writer:
         try:
             found = batch.decode(topic, message.value(), message.headers(), as_arrow=self.target.convert is None)
         except BatchError as problem:
-            self.rejected += 1
-            self.watch.rejected(topic)
+            self._poison(topic, message, str(problem))
             self._count(topic, message, None)
-            where = {"topic": topic, "partition": message.partition(), "offset": message.offset()}
-            log.warning("message rejected", extra={"sink": self.target.name, "reason": "not_a_batch", **where})
-            place = Place("", topic, message.partition(), message.offset(), 0)
-            self._buffer("rejected", self._poison(topic, message, str(problem)), None, place)
             return
         self._count(topic, message, found)
         if found.rows is not None:
@@ -200,14 +195,15 @@ class Writer:
             self._last[place] = {int(s): (int(k[0]), int(k[1]), int(k[2]), int(k[3])) for s, k in result.result_rows}
         return self._last[place]
 
-    def _poison(self, topic: str, message: Any, reason: str) -> Rows:
-        place = f"{topic}[{message.partition()}]@{message.offset()}"
-        now_ns = message.timestamp()[1] * 1_000_000
-        return Rows.build(
-            "rejected", 1, run_ns=now_ns, ts_capture_ns=now_ns, id=make_id("rejected", "", place), stage=b"sink",
-            topic=topic.encode()[:32], reason=b"not_a_batch", detail=[f"{place}: {reason}"], bytes=[(message.value() or b"")[:1024]],
-            partition=np.array([message.partition()]), offset=np.array([message.offset()]),
-        )  # fmt: skip
+    def _poison(self, topic: str, message: Any, detail: str) -> None:
+        self.rejected += 1
+        self.watch.rejected(topic)
+        lies = letters.Place(topic, message.partition(), message.offset(), message.timestamp()[1])
+        reason, value = letters.NOT_A_BATCH, message.value()
+        where = {"topic": topic, "partition": lies.partition, "offset": lies.offset}
+        log.warning("message rejected", extra={"sink": self.target.name, "reason": reason, "detail": detail, **where})
+        made = letters.letter(lies, stage=self.target.name, reason=reason, detail=detail, value=value)
+        self._buffer("rejected", made.row, None, Place(made.run_id, topic, lies.partition, lies.offset, 0))
 
     def _buffer(self, table: str, rows: Rows, arrow: pa.RecordBatch | None, place: Place) -> None:
         self._tables.setdefault(table, Block(table)).add(rows, arrow, place)

@@ -8,6 +8,7 @@
 A save sends the chunks that the log does not hold yet; the manifest names the others where they are. The manifest
 before stays whole because nothing is overwritten. A manifest counts only at the offset that it names: an owner that
 was replaced without knowing it (a zombie) lands behind its successor's claim, so whatever it writes is void.
+Bytes of a stranger are void too: whoever meets them passes over and tells of them (`foreign`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ SMALL_BYTES_MAX = 16 * 1024  # smaller arrays travel together
 SLACK_BYTES = 8 * 1024 * 1024  # of chunks out of use in a log before those in use are moved to its end
 FORMAT = 2
 CLAIM, CHUNK, MANIFEST, LEFT = b"claim", b"chunk", b"manifest", b"left"
+WORDS: dict[bytes, dict[str, type]] = {  # what each kind of record must say to be one of ours
+    CLAIM: {"version": int, "owner": str},
+    MANIFEST: {"format": int, "at": int, "chunks": list, "position": int, "sequence": int, "meta": dict},
+    LEFT: {"owner": str},
+}
 
 
 class FencedError(RuntimeError):
@@ -106,7 +112,7 @@ class CheckpointStore:
     """Checkpoints of one partition of one version of a topology, as one owner reads and writes them."""
 
     def __init__(self, config: Config, writer: LogWriter, topology: str, version: int, partition: int) -> None:
-        self.writer = writer
+        self.writer, self.topology = writer, topology
         self.topic = transport.checkpoint_topic(config, topology, version)
         self.version, self.partition = version, partition
         self.epoch, self.sequence = 0, 0
@@ -116,6 +122,8 @@ class CheckpointStore:
         self._position = 0
         self._low = 0  # offset before which the log was cut off
         self._owner = secrets.token_hex(4)
+        self._void: list[int] = []  # offsets of our own records that landed elsewhere than expected
+        self.foreign: list[Record] = []  # what was met that no owner has written; whoever tells of them empties it
 
     def claim(self) -> None:
         """Become the owner: from here on no other owner's manifest counts."""
@@ -130,7 +138,7 @@ class CheckpointStore:
         """
         find_manifest(reader, self.partition, self.version)  # does not claim what was taken over
         self.claim()
-        manifest = find_manifest(reader, self.partition, self.version)
+        manifest = find_manifest(reader, self.partition, self.version, self.foreign)
         if manifest is None:
             return Checkpoint()
         chunks = [_Chunk(*c) for c in manifest["chunks"]]
@@ -173,10 +181,23 @@ class CheckpointStore:
 
     def find_successor(self, reader: LogReader) -> None:
         """Raise SupersededError or FencedError for who has claimed the partition since."""
-        for record in reader.between(self.partition, self._next, reader.bounds(self.partition)[1]):
-            if record.key == CLAIM:
-                _check_version(self.topic, self.partition, record, self.version)
+        self._since(reader)
         raise FencedError(f"{self.topic}[{self.partition}] has another owner; this one began at {self.epoch}")
+
+    def pass_over(self, reader: LogReader) -> None:
+        """Go on behind what others have appended since; raises SupersededError or FencedError when one is an owner."""
+        records = self._since(reader)
+        self.foreign += [r for r in records if r.offset not in self._void and is_foreign(r)]
+        self._next, self._void = (records[-1].offset + 1 if records else self._next), []
+
+    def _since(self, reader: LogReader) -> list[Record]:
+        """Everything behind what this owner knows to be its own, none of which is a claim."""
+        records = reader.between(self.partition, self._next, reader.bounds(self.partition)[1])
+        for record in records:
+            if record.key == CLAIM and not is_foreign(record):
+                _check_version(self.topic, self.partition, record, self.version)
+                raise FencedError(f"{self.topic}[{self.partition}] has another owner; this one began at {self.epoch}")
+        return records
 
     def leave(self) -> None:
         """Say that this owner, which was superseded, publishes no more."""
@@ -210,7 +231,7 @@ class CheckpointStore:
     def _append(self, records: list[tuple[bytes, bytes]]) -> None:
         offsets = self.writer.append(self.topic, self.partition, records)
         if offsets != list(range(self._next, self._next + len(records))):
-            where = f"{self.topic}[{self.partition}]"
+            where, self._void = f"{self.topic}[{self.partition}]", offsets
             raise FencedError(f"{where}: expected to write at {self._next}, wrote at {offsets[0]} to {offsets[-1]}")
         self._next += len(records)
 
@@ -227,17 +248,37 @@ def digest(piece: bytes | memoryview) -> str:
     return hashlib.sha256(piece).hexdigest()[:32]
 
 
-def find_manifest(reader: LogReader, partition: int, version: int) -> dict[str, Any] | None:
-    """The newest manifest that counts; raises SupersededError when another version has claimed the log since."""
+def find_manifest(
+    reader: LogReader, partition: int, version: int, foreign: list[Record] | None = None
+) -> dict[str, Any] | None:
+    """The newest manifest that counts; raises SupersededError when another version has claimed the log since.
+
+    What lies behind it and is no record of ours is added to `foreign`.
+    """
     for records in reader.backwards(partition):
         for record in reversed(records):
-            if record.key == CLAIM:
+            if is_foreign(record):
+                if foreign is not None:
+                    foreign.append(record)
+            elif record.key == CLAIM:
                 _check_version(reader.topic, partition, record, version)
             elif record.key == MANIFEST:
                 manifest: dict[str, Any] = orjson.loads(record.value)
                 if manifest["at"] == record.offset and manifest["format"] == FORMAT:
                     return manifest
     return None
+
+
+def is_foreign(record: Record) -> bool:
+    """Whether no owner can have written a record; the bytes of chunks are their manifest's business."""
+    if record.key not in WORDS:
+        return record.key != CHUNK
+    try:
+        words = orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        return True
+    wanted = WORDS[record.key].items()
+    return not (isinstance(words, dict) and all(isinstance(words.get(name), kind) for name, kind in wanted))
 
 
 def load_all(config: Config, bootstrap: str, stores: Sequence[CheckpointStore]) -> dict[int, Checkpoint]:

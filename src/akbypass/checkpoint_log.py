@@ -32,11 +32,12 @@ FETCH_WAIT_MS = 20  # how long the broker may hold a fetch that has nothing to b
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a log."""
+    """One record of a log; `time_ms` is since the UNIX epoch."""
 
     offset: int
     key: bytes
     value: bytes
+    time_ms: int = 0
 
 
 class LogWriter:
@@ -190,7 +191,8 @@ class LogReader:
             elif message.error() is None:
                 offset = message.offset()
                 if offset < end and (wanted is None or offset in wanted):
-                    found.append(Record(offset, message.key() or b"", message.value() or b""))
+                    time_ms = message.timestamp()[1]
+                    found.append(Record(offset, message.key() or b"", message.value() or b"", time_ms))
                 if offset >= end - 1:
                     return found
             elif message.error().name() == "_PARTITION_EOF":  # others are retried by librdkafka until the deadline

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from akbypass import processors, schemas, topics
 from akbypass.config import Config
 from akbypass.errors import ServiceError
-from akbypass.schemas import Column
+from akbypass.schemas import Column, RowSchema
 
 WAIT_S = 0.1
 
@@ -67,13 +67,19 @@ def wait_for_run(
 def fetch(client: Any, row_type: str, run_id: str) -> list[dict[str, Any]]:
     """Rows of a run, last revisions, sorted by (order key, id), with the same values as `Rows.to_dicts`."""
     schema = schemas.load(row_type)
-    columns = ", ".join(_expression(c) for c in schema.columns)
     order = "run_ns, capture_id, capture_pos, sub" + (", id" if schema.has_life else "")
-    sql = f"SELECT {columns} FROM {row_type} FINAL WHERE run_id = {{run:String}} ORDER BY {order}"  # noqa: S608 - names are ours
-    result = client.query(sql, parameters={"run": run_id})
-    return [
-        {c.name: _plain(c, value) for c, value in zip(schema.columns, row, strict=True)} for row in result.result_rows
-    ]  # fmt: skip
+    sql = f"SELECT {expressions(schema)} FROM {row_type} FINAL WHERE run_id = {{run:String}} ORDER BY {order}"  # noqa: S608 - names are ours
+    return [plain_row(schema, row) for row in client.query(sql, parameters={"run": run_id}).result_rows]
+
+
+def expressions(schema: RowSchema) -> str:
+    """What to select for `plain_row`."""
+    return ", ".join(_expression(c) for c in schema.columns)
+
+
+def plain_row(schema: RowSchema, row: Sequence[Any]) -> dict[str, Any]:
+    """One selected row with the same values as `Rows.to_dicts`."""
+    return {c.name: _plain(c, value) for c, value in zip(schema.columns, row, strict=True)}
 
 
 def _expression(column: Column) -> str:

@@ -80,7 +80,9 @@ def itch_delete(reference: int) -> bytes:
 def test_help_names_every_command() -> None:
     """`--help` lists the stable commands, and each has help with a description."""
     said = akbypass("--help").stdout.decode()
-    wanted = "demo up down status reset capture process sink decode analyze query tail topics check simulate bench"
+    wanted = (
+        "demo up down status reset capture process sink decode analyze query tail topics rejected check simulate bench"
+    )
     for name in wanted.split():
         assert f"  {name} " in said, name
     assert "Examples:" in said

@@ -152,7 +152,8 @@ def _saved(save: str, partition: TopologyPartition, store: CheckpointStore, publ
     offsets = dict.fromkeys(partition.topology.inputs, 0)
     meta = orjson.dumps({"offsets": offsets, "spoken": {}, "released": released, "ended": {}, "numbers": {}})
     pause_s = time.perf_counter() - started_s
-    done = saving.write(publisher, store, arrays, meta)
+    where = saving.Where(publisher.config, publisher.config.kafka.bootstrap_servers, publisher)
+    done = saving.write(where, store, arrays, meta)
     save_s = time.perf_counter() - started_s - pause_s
     sizes = done.saved.state_bytes, done.saved.sent_bytes
     return SaveCost(partition.topology.name, save, *sizes, pause_s, save_s, done.cpu_s + pause_s)
