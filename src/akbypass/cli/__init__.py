@@ -47,9 +47,9 @@ def cli(log_format: str) -> None:
 
 
 def _register() -> None:
-    from akbypass.cli import bench, demo, look, offline, rejected, stack, stream
+    from akbypass.cli import bench, demo, look, offline, rejected, spool, stack, stream
 
-    for module in (demo, stack, stream, offline, look, rejected, bench):
+    for module in (demo, stack, stream, offline, look, rejected, spool, bench):
         for command in module.COMMANDS:
             cli.add_command(command)
 

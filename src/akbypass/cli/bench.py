@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import orjson
 
-from akbypass.bench import checkpoint, page, process, scale
+from akbypass.bench import checkpoint, outage, page, process, scale
 from akbypass.bench.day import Day, days
 from akbypass.bench.line import Measurement, line
 from akbypass.cli.common import console, show, stderr
@@ -24,10 +24,11 @@ Examples:
   akbypass bench pipeline --pace 100000          flat out, then paced with the delay of every hop
   akbypass bench scale                           CPU per packet by workers, partitions and load
   akbypass bench checkpoint                      a million flows, 100,000 orders, 10,000 books: saving and recovery
+  akbypass bench outage --away 60                the broker dead for a minute: catching up, rows lost and out of order
   akbypass bench all --write docs/reference/performance.md
 """
 )
-@click.argument("name", type=click.Choice(["analyze", "pipeline", "scale", "checkpoint", "all"]))
+@click.argument("name", type=click.Choice(["analyze", "pipeline", "scale", "checkpoint", "outage", "all"]))
 @click.option("--seconds", type=click.FloatRange(4, 3600), default=24, show_default=True, help="Length of the day.")
 @click.option(
     "--rate",
@@ -42,6 +43,9 @@ Examples:
     metavar="N",
     help="pipeline: also replay at N packets/s. [all: 10,000 and 50,000]",
 )
+@click.option(
+    "--away", type=click.FloatRange(1), default=60, show_default=True, help="outage: how long the broker is dead; s."
+)
 @click.option("--raw", is_flag=True, help="pipeline: also store packets and messages (store.raw).")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
@@ -50,11 +54,15 @@ Examples:
     help="Write the page docs/reference/performance.md, and performance.json beside it.",
 )  # fmt: skip
 def bench(
-    name: str, seconds: float, rate: int, pace: float | None, raw: bool, seed: int, as_json: bool, write: str | None
-) -> None:
+    name: str, seconds: float, rate: int, pace: float | None, away: float, raw: bool, seed: int, as_json: bool,
+    write: str | None,
+) -> None:  # fmt: skip
     """Measure packets/s, CPU, memory and delays of each stage on a simulated day."""
     if name == "checkpoint":
         _checkpoint(as_json)
+        return
+    if name == "outage":
+        _outage(seed, rate, pace or float(rate), away, as_json)
         return
     with stderr.status("simulating") as status, days(seed, seconds, rate) as (warm, day):
         input_ = f"a simulated day of seed {seed}: {day.packets:,} packets in {day.seconds:.0f} s, three ITCH venues on two lines each."
@@ -85,6 +93,23 @@ def _checkpoint(as_json: bool) -> None:
     columns = checkpoint.COLUMNS
     show(checkpoint.title(sizes), columns, checkpoint.rows(costs), right=tuple(columns[2:]))
     show("recovery", ["", "s"], checkpoint.recovery_rows(recovery), right=("s",))
+
+
+OUTAGE_SLACK_S = 30.0  # a day for an outage is longer than that by this: before it, the broker's start, catching up
+
+
+def _outage(seed: int, rate: int, pace: float, away_s: float, as_json: bool) -> None:
+    """Measure the broker's absence on a day that lasts long enough."""
+    with (
+        stderr.status("simulating") as status,
+        days(seed, (away_s + OUTAGE_SLACK_S) * pace / rate, rate) as (warm, day),
+    ):
+        status.update("measuring outage")
+        found = outage.measure(warm, day, pace, away_s)
+    if as_json:
+        sys.stdout.write(orjson.dumps(outage.plain(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show("outage", ["", ""], outage.rows(found), right=("",))
 
 
 Act = Callable[[Day, Day], list[Measurement]]

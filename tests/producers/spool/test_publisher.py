@@ -196,3 +196,24 @@ def test_a_full_spool_drops_packets_first_and_orders_last(server: KafkaServer, t
             positions = taken(batches)
             assert positions == sorted(positions)
             assert batches[-1].watermark_ns == batch.decode(topic, message(topic, sent - 1).value, []).watermark_ns
+
+
+def test_the_command_shows_and_sends_what_was_left(server: KafkaServer, tmp_path: Path) -> None:
+    """`akbypass spool show` names run and bytes, `spool send` sends them, and then there is nothing left to show."""
+    config = configured(server, tmp_path / "spool")
+    file = tmp_path / "config.yaml"
+    file.write_text(configuration.dump(config))
+    kill(server)
+    with closing(SpoolPublisher(config, server.bootstrap_servers, tmp_path / "spool" / "r1.old")) as publisher:
+        send(publisher, "packets", range(30))
+    server.start()
+
+    def said(verb: str) -> str:
+        command = [sys.executable, "-m", "akbypass.cli", "spool", verb, "--config", str(file)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
+
+    size = sum(f.stat().st_size for f in (tmp_path / "spool" / "r1.old").glob("*.spool"))
+    assert size > 0
+    assert f"{size:,}" in said("show") and "sent 1 spools" in said("send")
+    assert "r1" not in said("show")
+    whole(config, "packets", 30)
