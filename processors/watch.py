@@ -28,11 +28,14 @@ class Watched(Protocol):
 
 
 class TopologyWatch(Reader):
-    """The reader that a topology is, with its output, state and checkpoints; used by the event loop alone."""
+    """The reader that a topology is, with its output, state and checkpoints; used by the event loop alone.
 
-    def __init__(self, topology: Topology) -> None:
+    `interval_max_s` is how far apart saves may be (s).
+    """
+
+    def __init__(self, topology: Topology, interval_max_s: float) -> None:
         super().__init__(topology.name, topology.inputs)
-        name = topology.name
+        name, self._interval_max_s = topology.name, interval_max_s
         self._step, self._wait = metrics.STEP.labels(name), metrics.WAIT.labels(name)
         self._out = {topic: metrics.OUT_ROWS.labels(name, topic) for topic in topology.outputs}
         self._taken_s: dict[int, float] = {}  # partition → when the oldest message since its last step came
@@ -147,6 +150,10 @@ class TopologyWatch(Reader):
         """Time since every partition was last known to be saved (s); 0 without partitions."""
         oldest_s = min(self._saved_s.copy().values(), default=None)
         return 0.0 if oldest_s is None else time.monotonic() - oldest_s
+
+    def overdue_s(self) -> float:
+        """How long a save is overdue (s); it comes in time even if nothing has changed, unless the event loop hangs."""
+        return max(0.0, self.checkpoint_age_s() - self._interval_max_s)
 
     def details(self) -> Mapping[str, Any]:
         """Lag and the age of the checkpoint."""

@@ -141,7 +141,7 @@ class TopologyWorker:
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
         self.rejected = 0
-        self.watch = TopologyWatch(topology)
+        self.watch = TopologyWatch(topology, config.checkpoint.interval_max_s)
         self._draining = False
         self._names = {topics.full_name(config.kafka.prefix, t): t for t in topology.inputs}
         self._due_s = 0.0

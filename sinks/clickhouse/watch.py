@@ -17,12 +17,17 @@ class SinkWatch(Reader):
         super().__init__(name, topics)
         self._repeated, self._retries = metrics.REPEATED_ROWS.labels(name), metrics.RETRIES.labels(name)
         self._rows, self._bytes = metrics.BUFFERED_ROWS.labels(name), metrics.BUFFERED_BYTES.labels(name)
+        self._since_s: float | None = None  # when the oldest row that is not inserted yet was taken
         self._delay = metrics.STORE_DELAY.labels(name)
 
     def buffered(self, rows: int, size_bytes: int) -> None:
         """Say what waits to be inserted."""
         self._rows.set(rows)
         self._bytes.set(size_bytes)
+        if rows == 0:
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = time.monotonic()
 
     def repeated(self, rows: int) -> None:
         """Count rows that the store has."""
@@ -42,6 +47,11 @@ class SinkWatch(Reader):
         """Count one flush; `oldest_s` is when its oldest message was taken (monotonic clock, s)."""
         self._delay.observe(time.monotonic() - oldest_s)
         self.buffered(0, 0)
+
+    def overdue_s(self) -> float:
+        """How long rows have waited to be inserted (s)."""
+        since_s = self._since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def retrying(self) -> None:
         """Say that the store did not take something and is asked again."""

@@ -81,7 +81,6 @@ class Writer:
         self.consumer = Consumer(
             {
                 **client_options(config, bootstrap),
-                "logger": logging.getLogger("akbypass.kafka"),
                 "group.id": f"{config.kafka.prefix}sink.{target.name}",
                 "group.instance.id": f"{member}-{target.name}",
                 "session.timeout.ms": 10_000,

@@ -72,7 +72,9 @@ class Rows:
 
     def take(self, index: Any) -> Rows:
         """Select rows by an index array, a boolean mask or a slice."""
-        if isinstance(index, np.ndarray) and index.dtype == np.int64:  # np.take gathers wide strings three times as fast
+        if (
+            isinstance(index, np.ndarray) and index.dtype == np.int64
+        ):  # np.take gathers wide strings three times as fast
             return Rows(self.schema, {k: v.take(index) for k, v in self.columns.items()})
         return Rows(self.schema, {k: v[index] for k, v in self.columns.items()})
 

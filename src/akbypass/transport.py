@@ -22,13 +22,15 @@ from akbypass.rows import Rows
 from akbypass.telemetry.metrics import published
 from akbypass.topology import Topology
 
+log = logging.getLogger("akbypass.kafka")
+
 FLUSH_SLACK_S = 10  # beyond the delivery bound, after which a message has a report
 MESSAGE_BYTES_MAX = 2 * 1024 * 1024  # broker-side limit; our batches stay below half of it
 
 
-def client_options(config: Config, bootstrap: str) -> dict[str, str | int | float | bool]:
-    """librdkafka options that every client shares."""
-    return {"bootstrap.servers": bootstrap, "log_level": 3, **config.kafka.options}
+def client_options(config: Config, bootstrap: str) -> dict[str, Any]:
+    """librdkafka options that every client shares; its log lines come with ours, at the client's next poll."""
+    return {"bootstrap.servers": bootstrap, "log_level": 3, "logger": log, **config.kafka.options}
 
 
 def checkpoint_topic(config: Config, topology: str, version: int) -> str:
@@ -88,7 +90,6 @@ def producer_options(config: Config, bootstrap: str) -> dict[str, Any]:
     """librdkafka options of every producer: idempotent, with a bounded queue, for `kafka.delivery_timeout_s` patient."""
     return {
         **client_options(config, bootstrap),
-        "logger": logging.getLogger("akbypass.kafka"),
         "acks": "all",
         "enable.idempotence": True,
         "compression.type": "lz4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import urllib3
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from akbypass import store_client, transport
@@ -85,8 +87,20 @@ def test_sink_prepares_an_empty_cluster(cluster: Cluster) -> None:
         assert client.command("SELECT count() FROM latency_windows") == 0
 
 
+def wait_until_ready(*pages: str) -> None:
+    """Wait until every process says that it is ready."""
+    deadline = time.monotonic() + 90
+    for page in pages:
+        while True:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(urllib3.exceptions.HTTPError):
+                if urllib3.request("GET", f"{page}/readyz", retries=False, timeout=5).status == 200:
+                    break
+            time.sleep(0.2)
+
+
 def test_up_takes_addresses_and_status_shows_lag(cluster: Cluster) -> None:
-    """`up` with addresses starts worker and sink only; `status` names them; without anything up it shows readers."""
+    """`up` with addresses starts worker and sink only; `status` shows their health, and readers without anything up."""
     addresses = ("--bootstrap-servers", cluster.bootstrap, "--store-url", cluster.store)
     code, out, err = cluster.run("up", "--config", cluster.file, *addresses)
     try:
@@ -95,6 +109,16 @@ def test_up_takes_addresses_and_status_shows_lag(cluster: Cluster) -> None:
         assert set(found["pids"]) == {"worker-0", "sink"}
         assert found["config_path"] == str(cluster.home / "up.yaml")
         assert cluster.bootstrap in out and cluster.store in out
+        assert set(found["pages"]) == {"worker-0", "sink", "supervisor"}
+        targets = json.loads((cluster.home / "prometheus-targets.json").read_bytes())
+        assert {f"http://{t['targets'][0]}" for t in targets} == set(found["pages"].values())
+        wait_until_ready(found["pages"]["worker-0"], found["pages"]["sink"])
+        code, out, err = cluster.run("status")
+        assert code == 0, err
+        told = {line.split()[1]: line.split() for line in out.partition("Health")[2].splitlines() if "http://" in line}
+        for part in ("worker-0", "sink", "supervisor"):  # │ part │ healthy │ ready │ lag │ oldest checkpoint │ page │
+            assert told[part][3:6:2] == ["yes", "yes"] and told[part][11] == found["pages"][part], out
+        assert told["worker-0"][7] == "0" and float(told["worker-0"][9]) < 60
         code, out, err = cluster.run("query", "SELECT count() AS n FROM orders", "--format", "jsonl")
         assert (code, out) == (0, '{"n":0}\n'), err
     finally:

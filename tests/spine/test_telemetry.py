@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import logging
+import re
 import signal
 import socket
 import subprocess
@@ -50,6 +51,7 @@ def clock() -> Clock:
 def part_of(clock: Clock, behind: int | None) -> tuple[Part, Health]:
     """A ready part before which messages lie, in a process that is patient for 10 s."""
     health = Health(stalled_s=10)
+    health.begun = True
     part = Part("books", clock)
     part.ready = True
     health.parts.append(part)
@@ -111,6 +113,31 @@ def test_a_part_that_never_gets_its_partitions_is_unhealthy(clock: Clock) -> Non
     part.lies_before(0)  # nothing is assigned, so nothing is seen before it
     clock.now_s += 6
     assert not health.report()["healthy"]
+
+
+def test_what_was_taken_and_not_saved_is_unhealthy(clock: Clock) -> None:
+    """A part that has read everything and then hangs shows in what it should have saved; waiting for a store does not."""
+    part, health = part_of(clock, 0)
+
+    class Late(Part):
+        def overdue_s(self) -> float:
+            """As late as the patience."""
+            return 10
+
+    late = Late("clickhouse", clock)
+    late.ready = True
+    late.lies_before(0)
+    health.parts.append(late)
+    assert health.report()["reasons"] == ["clickhouse is 10 s late with saving"]
+    late.held = "store"
+    assert health.report()["healthy"]
+    assert part.overdue_s() == 0
+
+
+def test_a_process_that_has_not_begun_is_not_ready() -> None:
+    """Between the first page and the first part nobody should send anything here."""
+    report = Health(stalled_s=10).report()
+    assert (report["healthy"], report["ready"], report["reasons"]) == (True, False, ["starting"])
 
 
 def test_a_process_that_drains_is_not_ready(clock: Clock) -> None:
@@ -281,6 +308,19 @@ def test_a_probe_tells_each_change_once(caplog: pytest.LogCaptureFixture) -> Non
 def test_the_reference_page_is_that_of_the_code() -> None:
     """docs/reference/telemetry.md is what `make docs` writes: each exported metric with kind, labels, unit, meaning."""
     assert (ROOT / "docs/reference/telemetry.md").read_text() == reference.page()
+
+
+def test_what_the_guide_asks_for_exists() -> None:
+    """Every metric that docs/how-to/monitor.md names is exported, with the labels that it groups by."""
+    text = (ROOT / "docs/how-to/monitor.md").read_text()
+    exported = {m.name: m for m in metrics.EXPORTED}
+    named = re.findall(r"akbypass_\w+", text)
+    assert len(named) > 10
+    for name in named:
+        assert re.sub(r"_(bucket|sum|count)$", "", name) in exported, name
+    for labels, name in re.findall(r"by \(([\w, ]+)\) \((?:\w+\()?(akbypass_\w+)", text):
+        wanted = set(labels.split(", ")) - {"le"}
+        assert wanted <= set(exported[re.sub(r"_bucket$", "", name)].labels), name
 
 
 def test_every_exported_metric_is_on_the_page() -> None:

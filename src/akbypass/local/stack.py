@@ -237,6 +237,7 @@ class Stack:
     def serve(self) -> TelemetryServer:
         """Tell of all parts on a page of their supervisor's own."""
         health = Health(self.config.telemetry.stalled_s)
+        health.begun = True
         health.dependencies = {name: partial(self.lives, name) for name in [*self._servers, *self._children]}
         telemetry = self.config.telemetry
         server = TelemetryServer(health, telemetry.host, children.free_ports(1)[0])

@@ -1,8 +1,9 @@
 """Whether a process moves and does its work: offsets that move, not a process that is up; asks nobody itself.
 
 Healthy: every part moved lately, or has nothing to do, or waits for somebody whom a restart would not bring back
-(broker or store away, an input held back on purpose). Ready: every part has its partitions, and broker and store answer.
-So a liveness probe ends only processes that a restart can help.
+(broker or store away, an input held back on purpose); and none holds what it should have saved.
+Ready: every part has its partitions, and broker and store answer. So a liveness probe ends only processes that a
+restart can help.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Part:
             self._free_s = self.monotonic()
         return 0.0 if idle else self.monotonic() - max(self._moved_s, self._free_s)
 
+    def overdue_s(self) -> float:
+        """How long something that was taken should have been saved or written already (s); 0 for nothing of the kind."""
+        return 0.0
+
     def details(self) -> Mapping[str, Any]:
         """What else a report says of it."""
         return {}
@@ -51,6 +56,7 @@ class Health:
         self.stalled_s = stalled_s
         self.parts: list[Part] = []
         self.dependencies: dict[str, Callable[[], bool | None]] = {}
+        self.begun = False
         self.stopping = False
 
     def report(self) -> dict[str, Any]:
@@ -58,10 +64,12 @@ class Health:
         answers = {name: up() for name, up in self.dependencies.items()}
         away = [name for name, up in answers.items() if up is False]
         stalled = {part.name: part.stalled_s() for part in self.parts}
-        unhealthy = [] if away else [
-            f"{name} has not moved for {seconds:.0f} s" for name, seconds in stalled.items() if seconds >= self.stalled_s
-        ]  # fmt: skip
-        unready = [f"{name} does not answer" for name, up in answers.items() if not up]
+        overdue = {part.name: part.overdue_s() for part in self.parts if not part.held}
+        unhealthy = [f"{n} has not moved for {s:.0f} s" for n, s in stalled.items() if s >= self.stalled_s]
+        unhealthy += [f"{n} is {s:.0f} s late with saving" for n, s in overdue.items() if s >= self.stalled_s]
+        unhealthy = [] if away else unhealthy
+        unready = [] if self.begun else ["starting"]
+        unready += [f"{name} does not answer" for name, up in answers.items() if not up]
         unready += [f"{part.name} has no partitions yet" for part in self.parts if not part.ready]
         unready += [f"{part.name} waits for the {part.held}" for part in self.parts if part.held]
         unready += ["stopping"] if self.stopping else []

@@ -41,6 +41,7 @@ class Life:
     def begin(self, parts: Sequence[Part], probes: Sequence[Probe]) -> None:
         """Watch the parts of this process and what they depend on."""
         self.health.parts += parts
+        self.health.begun = True
         for probe in probes:
             self.health.dependencies[probe.name] = functools.partial(getattr, probe, "up")
             self._probes.append(probe)

@@ -67,7 +67,7 @@ class LagProbe(Probe):
         super().__init__("broker", self._measure)
         self._readers = readers
         self._full = {t: topics.full_name(config.kafka.prefix, t) for reader in readers for t in reader.topics}
-        self._admin = AdminClient({**client_options(config, bootstrap), "logger": logging.getLogger("akbypass.kafka")})
+        self._admin = AdminClient(client_options(config, bootstrap))
 
     def _measure(self) -> None:
         try:
