@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import orjson
 
 from akbypass import letters
-from akbypass.checkpoint import CheckpointStore, FencedError, Saved, SupersededError
-from akbypass.checkpoint_log import LogReader
-from akbypass.config import Checkpoint, Config
+from akbypass.checkpoint import CheckpointStore, Saved
+from akbypass.config import Checkpoint
 from akbypass.letters import Place
 from akbypass.rows import Array
 from akbypass.transport import Publisher
@@ -64,66 +63,40 @@ class Done:
     cpu_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """The broker, for those who save: they may have to look who else has written."""
-
-    config: Config
-    bootstrap: str
-    publisher: Publisher
-
-    def reader(self, store: CheckpointStore) -> LogReader:
-        """Reader of a store's log."""
-        return LogReader(self.config, self.bootstrap, store.topic, self.config.checkpoint.load_timeout_s)
-
-
-def write(where: Where, store: CheckpointStore, arrays: Mapping[str, Array], meta: bytes) -> Done:
+def write(publisher: Publisher, store: CheckpointStore, arrays: Mapping[str, Array], meta: bytes) -> Done:
     """Save a state behind everything that it has said; for a thread. Raises FencedError, ServiceError.
 
     `meta` is JSON, made on the event loop together with the copy of the state.
     """
     started_s = time.thread_time()
-    where.publisher.flush()  # what the state has said must be on the broker before the state says so
-    try:
-        saved = store.save(arrays, orjson.Fragment(meta))
-    except FencedError:
-        _pass_over(where, store)  # foreign bytes are no owner's; what landed behind them is void, so save again
-        saved = store.save(arrays, orjson.Fragment(meta))
+    publisher.flush()  # what the state has said must be on the broker before the state says so
+    saved = store.save(arrays, orjson.Fragment(meta))
+    tell_of_foreign(publisher, store)
     return Done(saved, time.thread_time() - started_s)
 
 
-def check(where: Where, store: CheckpointStore) -> None:
-    """Raise FencedError when another owner has appended; for a thread and a partition that has nothing to save."""
-    if not store.is_alone():
-        _pass_over(where, store)
+def check(publisher: Publisher, store: CheckpointStore) -> None:
+    """Raise FencedError when another owner has come; for a thread and a partition that has nothing to save."""
+    store.check()
+    tell_of_foreign(publisher, store)
 
 
-def _pass_over(where: Where, store: CheckpointStore) -> None:
-    with where.reader(store) as reader:
-        store.pass_over(reader)
-    tell_of_foreign(where, store)
-
-
-def tell_of_foreign(where: Where, store: CheckpointStore) -> None:
+def tell_of_foreign(publisher: Publisher, store: CheckpointStore) -> None:
     """Set aside what was met in the log of a store and is no record of an owner."""
-    topic = store.topic.removeprefix(where.config.kafka.prefix)
+    topic = store.topic.removeprefix(publisher.config.kafka.prefix)
     for record in sorted(store.foreign, key=lambda r: r.offset):  # a letter below another would pass for a repeat
         place = Place(topic, store.partition, record.offset, record.time_ms)
         detail = f"expected a record of a checkpoint, found {len(record.value)} bytes with the key {record.key!r:.40}"
         made = letters.letter(
             place, stage=store.topology, reason=letters.NOT_A_CHECKPOINT, detail=detail, value=record.value
         )
-        letters.send(where.publisher, made)
+        letters.send(publisher, made)
         about = {"topology": store.topology, "topic": topic, "partition": place.partition, "offset": place.offset}
         log.warning("message rejected", extra={**about, "reason": letters.NOT_A_CHECKPOINT, "detail": detail})
     store.foreign = []
 
 
-def step_aside(where: Where, store: CheckpointStore) -> None:
-    """Return when another version has taken over, having told it that nothing more comes; else raise FencedError."""
-    with where.reader(store) as reader:
-        try:
-            store.find_successor(reader)
-        except SupersededError:
-            where.publisher.flush()
-            store.leave()
+def leave(publisher: Publisher, store: CheckpointStore) -> None:
+    """Tell another version that nothing more comes from here; for a thread."""
+    publisher.flush()
+    store.leave()

@@ -26,7 +26,7 @@ from mode import Service
 
 from akbypass import batch, letters, topics
 from akbypass.batch import Batch, BatchError
-from akbypass.checkpoint import Checkpoint, CheckpointStore, FencedError, load_all
+from akbypass.checkpoint import Checkpoint, CheckpointStore, HandoverError, SupersededError, load_all
 from akbypass.checkpoint_log import LogWriter
 from akbypass.config import Config
 from akbypass.emitter import Emitter
@@ -136,7 +136,6 @@ class TopologyWorker:
     ) -> None:
         self.topology, self.config, self.bootstrap, self.publisher = topology, config, bootstrap, publisher
         self.decoded, self.log, self.pace = decoded, log, pace
-        self.where = saving.Where(config, bootstrap, publisher)
         self.marked = [t for t in topology.outputs if t in marked]
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
@@ -241,11 +240,11 @@ class TopologyWorker:
         self.pace.forget(self.topology.name)
         made = {n: _Partition(self, n) for n in wanted}
         stores = [partition.store for partition in made.values()]
-        kept = await loop.run_in_executor(None, load_all, self.config, self.bootstrap, stores)
+        kept = await loop.run_in_executor(None, load_all, stores)
         loaded = {number: made[number] for number in kept}
         for number, checkpoint in kept.items():
             loaded[number].restore(checkpoint)
-            saving.tell_of_foreign(self.where, loaded[number].store)
+            saving.tell_of_foreign(self.publisher, loaded[number].store)
         places = [TP(tp.topic, tp.partition) for tp in sorted(consumer.assignment()) if tp.topic in self._names]
         earliest = await consumer.earliest_offsets(*places) if places else {}
         for position in (p for p in places if p.partition in loaded):
@@ -381,29 +380,36 @@ class TopologyWorker:
                 return
             try:
                 await self._write(partition)
-            except FencedError:
-                self.partitions.pop(number, None)
-                await asyncio.get_running_loop().run_in_executor(None, saving.step_aside, self.where, partition.store)
-                self.watch.dropped(number)
-                where = {"topology": self.topology.name, "partition": number}
-                log.warning("taken over by another version", extra=where)
+            except (HandoverError, SupersededError) as error:
+                await self._step_aside(partition, isinstance(error, HandoverError))
 
-    async def _write(self, partition: _Partition) -> None:
+    async def _step_aside(self, partition: _Partition, asked: bool) -> None:
+        """Leave a partition to another version: publish no more, save a last time if it waits for that, and say so."""
+        del self.partitions[partition.number]
+        if asked:
+            await self._write(partition, last=True)
+        run = asyncio.get_running_loop().run_in_executor
+        await run(None, saving.leave, self.publisher, partition.store)
+        self.watch.dropped(partition.number)
+        where = {"topology": self.topology.name, "partition": partition.number}
+        log.warning("left to another version", extra=where)
+
+    async def _write(self, partition: _Partition, last: bool = False) -> None:
         loop, progress, name = asyncio.get_running_loop(), partition.progress, self.topology.name
         started_s = time.perf_counter()
         for run_id in progress.abandon(time.monotonic(), RUN_SILENT_S):
             partition.writers.pop(run_id, None)
             log.warning("run given up, its source is silent", extra=self._place(partition, run_id))
         tokens, offsets = progress.settle(), dict(progress.next_offset)
-        if not tokens and offsets == partition.saved:
-            await loop.run_in_executor(None, saving.check, self.where, partition.store)
+        if not tokens and offsets == partition.saved and not last:
+            await loop.run_in_executor(None, saving.check, self.publisher, partition.store)
             self.watch.saved(partition.number, None)
             return
         arrays, released = progress.partition.snapshot()
         meta = orjson.dumps(partition.meta(released))
         pause_s = time.perf_counter() - started_s
         with self.watch.saving():
-            done = await loop.run_in_executor(None, saving.write, self.where, partition.store, arrays, meta)
+            done = await loop.run_in_executor(None, saving.write, self.publisher, partition.store, arrays, meta)
         self.pace.spent(name, partition.number, pause_s + done.cpu_s)
         if self.partitions.get(partition.number) is not partition:
             return  # assigned anew meanwhile; the new owner reads from the checkpoint

@@ -3,12 +3,14 @@
     claim     an owner takes the partition; the record's offset is its epoch
     chunk     at most 128 KiB of the state
     manifest  JSON, written last: the offsets and hashes of all chunks, the input offsets, and its own offset
-    left      an owner that was superseded says that it publishes no more
+    handover  another version asks the owner for a last save
+    left      an owner says that it publishes no more
 
 A save sends the chunks that the log does not hold yet; the manifest names the others where they are. The manifest
 before stays whole because nothing is overwritten. A manifest counts only at the offset that it names: an owner that
-was replaced without knowing it (a zombie) lands behind its successor's claim, so whatever it writes is void.
-Bytes of a stranger are void too: whoever meets them passes over and tells of them (`foreign`).
+was replaced without knowing it (a zombie) lands behind its successor's claim, so whatever it writes is void. An owner
+that lands elsewhere looks at what came between: a claim ends it, what a zombie left does not. Bytes of a stranger are
+void too: whoever meets them passes over and tells of them (`foreign`).
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ CHUNK_BYTES_MAX = 128 * 1024
 SMALL_BYTES_MAX = 16 * 1024  # smaller arrays travel together
 SLACK_BYTES = 8 * 1024 * 1024  # of chunks out of use in a log before those in use are moved to its end
 FORMAT = 2
-CLAIM, CHUNK, MANIFEST, LEFT = b"claim", b"chunk", b"manifest", b"left"
+CLAIM, CHUNK, MANIFEST, HANDOVER, LEFT = b"claim", b"chunk", b"manifest", b"handover", b"left"
 WORDS: dict[bytes, dict[str, type]] = {  # what each kind of record must say to be one of ours
     CLAIM: {"version": int, "owner": str},
     MANIFEST: {"format": int, "at": int, "chunks": list, "position": int, "sequence": int, "meta": dict},
+    HANDOVER: {"version": int},
     LEFT: {"owner": str},
 }
+TRIES_MAX = 5  # saves that others may displace one after the other; a zombie displaces one
 
 
 class FencedError(RuntimeError):
@@ -49,6 +53,14 @@ class FencedError(RuntimeError):
 
 class SupersededError(FencedError):
     """Another version of the topology has taken the partition over."""
+
+
+class HandoverError(FencedError):
+    """Another version asks for the partition; one more save is possible, of a state that does not move on."""
+
+
+class _DisplacedError(Exception):
+    """What was appended lies elsewhere than expected."""
 
 
 def pack(arrays: Mapping[str, Array]) -> list[memoryview]:
@@ -122,7 +134,6 @@ class CheckpointStore:
         self._position = 0
         self._low = 0  # offset before which the log was cut off
         self._owner = secrets.token_hex(4)
-        self._void: list[int] = []  # offsets of our own records that landed elsewhere than expected
         self.foreign: list[Record] = []  # what was met that no owner has written; whoever tells of them empties it
 
     def claim(self) -> None:
@@ -155,10 +166,24 @@ class CheckpointStore:
     def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any] | orjson.Fragment) -> Saved:
         """Write one state durably; when it returns, input offsets up to `meta` (words or JSON) may be acknowledged.
 
-        Raises FencedError when another owner has claimed the partition, ServiceError when the broker did not answer.
+        Raises FencedError when another owner has claimed the partition or asks for it, ServiceError when the broker did
+        not answer.
         """
         pieces = pack(arrays)
         hashes = [digest(p) for p in pieces]
+        for _ in range(TRIES_MAX):
+            try:
+                return self._save(pieces, hashes, meta)
+            except _DisplacedError:
+                self._follow()
+        raise FencedError(f"{self.topic}[{self.partition}]: others wrote in between {TRIES_MAX} times")
+
+    def check(self) -> None:
+        """Raise FencedError when another owner has claimed the partition or asks for it."""
+        if self.writer.end(self.topic, self.partition) > self._next:
+            self._follow()
+
+    def _save(self, pieces: list[memoryview], hashes: list[str], meta: Mapping[str, Any] | orjson.Fragment) -> Saved:
         kept = {c.hash: c for c in self._kept(set(hashes), sum(map(len, pieces)))}
         records: list[tuple[bytes, bytes]] = []
         position = self._position
@@ -175,32 +200,24 @@ class CheckpointStore:
         self._cut_off()
         return Saved(sum(map(len, pieces)), sum(len(value) for _, value in records))
 
-    def is_alone(self) -> bool:
-        """Whether nobody else has appended since."""
-        return self.writer.end(self.topic, self.partition) <= self._next
-
-    def find_successor(self, reader: LogReader) -> None:
-        """Raise SupersededError or FencedError for who has claimed the partition since."""
-        self._since(reader)
-        raise FencedError(f"{self.topic}[{self.partition}] has another owner; this one began at {self.epoch}")
-
-    def pass_over(self, reader: LogReader) -> None:
-        """Go on behind what others have appended since; raises SupersededError or FencedError when one is an owner."""
-        records = self._since(reader)
-        self.foreign += [r for r in records if r.offset not in self._void and is_foreign(r)]
-        self._next, self._void = (records[-1].offset + 1 if records else self._next), []
-
-    def _since(self, reader: LogReader) -> list[Record]:
-        """Everything behind what this owner knows to be its own, none of which is a claim."""
-        records = reader.between(self.partition, self._next, reader.bounds(self.partition)[1])
-        for record in records:
-            if record.key == CLAIM and not is_foreign(record):
+    def _follow(self) -> None:
+        """Take note of what others have appended; raises FencedError unless it may be ignored."""
+        with self.writer.reader(self.topic) as reader:
+            low, end = reader.bounds(self.partition)
+            others = reader.between(self.partition, self._next, end)
+        foreign = [record for record in others if is_foreign(record)]
+        told = [record for record in others if record not in foreign]
+        for record in told:
+            if record.key == CLAIM:
                 _check_version(self.topic, self.partition, record, self.version)
-                raise FencedError(f"{self.topic}[{self.partition}] has another owner; this one began at {self.epoch}")
-        return records
+        if low > self._next or any(record.key == CLAIM for record in told):
+            raise FencedError(f"{self.topic}[{self.partition}] has another owner; this one began at {self.epoch}")
+        self._next, self.foreign = end, self.foreign + foreign
+        if any(record.key == HANDOVER for record in told):
+            raise HandoverError(f"{self.topic}[{self.partition}] is asked for by another version")
 
     def leave(self) -> None:
-        """Say that this owner, which was superseded, publishes no more."""
+        """Say that this owner publishes no more."""
         self.writer.append(self.topic, self.partition, [(LEFT, orjson.dumps({"owner": self._owner}))])
 
     def _manifest(
@@ -231,8 +248,7 @@ class CheckpointStore:
     def _append(self, records: list[tuple[bytes, bytes]]) -> None:
         offsets = self.writer.append(self.topic, self.partition, records)
         if offsets != list(range(self._next, self._next + len(records))):
-            where, self._void = f"{self.topic}[{self.partition}]", offsets
-            raise FencedError(f"{where}: expected to write at {self._next}, wrote at {offsets[0]} to {offsets[-1]}")
+            raise _DisplacedError
         self._next += len(records)
 
     def _cut_off(self) -> None:
@@ -281,7 +297,7 @@ def is_foreign(record: Record) -> bool:
     return not (isinstance(words, dict) and all(isinstance(words.get(name), kind) for name, kind in wanted))
 
 
-def load_all(config: Config, bootstrap: str, stores: Sequence[CheckpointStore]) -> dict[int, Checkpoint]:
+def load_all(stores: Sequence[CheckpointStore]) -> dict[int, Checkpoint]:
     """Claim and load several partitions of one topology within `checkpoint.load_timeout_s`.
 
     Those that another version has taken over are left out. Raises ServiceError.
@@ -289,7 +305,7 @@ def load_all(config: Config, bootstrap: str, stores: Sequence[CheckpointStore]) 
     found: dict[int, Checkpoint] = {}
     if not stores:
         return found
-    with LogReader(config, bootstrap, stores[0].topic, config.checkpoint.load_timeout_s) as reader:
+    with stores[0].writer.reader(stores[0].topic) as reader:
         for store in stores:
             try:
                 found[store.partition] = store.load(reader)

@@ -44,24 +44,12 @@ class LogWriter:
     """Appends records and returns their offsets; thread-safe, one for all topologies of a process."""
 
     def __init__(self, config: Config, bootstrap: str) -> None:
-        options = transport.client_options(config, bootstrap)
-        self._admin = AdminClient(options)
+        self._config, self._bootstrap = config, bootstrap
+        options = transport.producer_options(config, bootstrap)
+        self._admin = AdminClient(transport.client_options(config, bootstrap))
         self._lock = threading.Lock()
         self._patience_s = config.kafka.delivery_timeout_s + transport.FLUSH_SLACK_S
-        self._producer = Producer(
-            {
-                **options,
-                "acks": "all",
-                "enable.idempotence": True,
-                "enable.gapless.guarantee": True,  # after a record that failed none may follow
-                "compression.type": "lz4",
-                "linger.ms": 0,
-                "batch.size": 1_000_000,
-                "message.max.bytes": transport.MESSAGE_BYTES_MAX,
-                "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
-                "delivery.timeout.ms": config.kafka.delivery_timeout_s * 1000,
-            }
-        )
+        self._producer = Producer({**options, "linger.ms": 0, "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024})
 
     def append(self, topic: str, partition: int, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
         """Append (key, value) in order and return the offset of each; raises ServiceError when the broker did not."""
@@ -100,6 +88,10 @@ class LogWriter:
                 self._producer.poll(0.05)
             except KafkaException as error:
                 raise ServiceError(f"{topic}[{partition}]: a checkpoint could not be written: {error}") from error
+
+    def reader(self, topic: str) -> LogReader:
+        """A reader of one log that has `checkpoint.load_timeout_s`."""
+        return LogReader(self._config, self._bootstrap, topic, self._config.checkpoint.load_timeout_s)
 
     def end(self, topic: str, partition: int) -> int:
         """The offset behind the last record; raises ServiceError."""

@@ -92,6 +92,7 @@ def producer_options(config: Config, bootstrap: str) -> dict[str, Any]:
         **client_options(config, bootstrap),
         "acks": "all",
         "enable.idempotence": True,
+        "enable.gapless.guarantee": True,  # after a message that timed out none may follow: holes would pass for loss
         "compression.type": "lz4",
         "linger.ms": 5,
         "batch.size": 1_000_000,

@@ -19,6 +19,7 @@ from akbypass.checkpoint import (
     Checkpoint,
     CheckpointStore,
     FencedError,
+    HandoverError,
     SupersededError,
     pack,
     unpack,
@@ -156,8 +157,9 @@ def test_a_zombie_cannot_overwrite(logs: Logs) -> None:
     zombie.save(large(1), {"at": 1})
     living, _ = logs.owner()
     assert living.epoch > zombie.epoch
-    assert not zombie.is_alone()
-    with pytest.raises(FencedError, match="expected to write at"):
+    with pytest.raises(FencedError, match="has another owner"):
+        zombie.check()
+    with pytest.raises(FencedError, match="has another owner"):
         zombie.save(large(2), {"at": "zombie, before the successor has saved"})
     newest, found = logs.owner()  # the one between never saved
     assert found.meta == {"at": 1}
@@ -165,11 +167,52 @@ def test_a_zombie_cannot_overwrite(logs: Logs) -> None:
     for late in (zombie, living):
         with pytest.raises(FencedError):
             late.save(large(4), {"at": "zombie"})
-        with logs.reader() as reader, pytest.raises(FencedError, match="has another owner"):
-            late.find_successor(reader)
     _, found = logs.owner()
     assert found.meta == {"at": 3}
     assert same(found, large(3))
+
+
+@services
+def test_a_zombie_does_not_end_its_successor(logs: Logs) -> None:
+    """What a zombie writes behind the successor's claim is void, and the successor goes on behind it."""
+    zombie, _ = logs.owner()
+    living, _ = logs.owner()
+    with pytest.raises(FencedError):
+        zombie.save(large(1), {"at": "zombie"})
+    living.check()
+    living.save(large(2), {"at": 2})
+    with pytest.raises(FencedError):
+        zombie.save(large(3), {"at": "zombie again"})
+    living.save(large(4), {"at": 4})
+    _, found = logs.owner()
+    assert found.meta == {"at": 4}
+    assert same(found, large(4))
+
+
+@services
+def test_a_zombie_that_slept_through_its_successors_claim_is_fenced(logs: Logs) -> None:
+    """Also when the log has been cut off behind the claim, so that the zombie cannot find it any more."""
+    zombie, _ = logs.owner()
+    living, _ = logs.owner()
+    living.save(large(1), {"at": 1})
+    living.save(large(2), {"at": 2})
+    with logs.reader() as reader:
+        wait_for_low(reader, living.epoch + 1)
+    with pytest.raises(FencedError, match="has another owner"):
+        zombie.check()
+
+
+@services
+def test_an_owner_that_is_asked_saves_once_more(logs: Logs) -> None:
+    """A request for the partition is told by save and check alike; after it one save more is possible."""
+    store, _ = logs.owner()
+    logs.writer.append(logs.topic, PARTITION, [(checkpoint.HANDOVER, b'{"version": 2}')])
+    with pytest.raises(HandoverError):
+        store.save(large(1), {"at": 1})
+    store.save(large(2), {"at": 2})
+    store.leave()
+    _, found = logs.owner()
+    assert found.meta == {"at": 2}
 
 
 @services
@@ -191,10 +234,8 @@ def test_another_version_fences_for_good(logs: Logs) -> None:
     new = CheckpointStore(logs.config, logs.writer, "toy", 1, PARTITION)
     new.version = 2  # claims the log of version 1
     new.claim()
-    with pytest.raises(FencedError):
+    with pytest.raises(SupersededError, match="taken over by version 2"):
         old.save(large(2), {"at": 2})
-    with logs.reader() as reader, pytest.raises(SupersededError, match="taken over by version 2"):
-        old.find_successor(reader)
     with pytest.raises(SupersededError):
         logs.owner()
 
@@ -226,11 +267,16 @@ def test_deleted_chunks_leave_the_disk(logs: Logs) -> None:
     store, _ = logs.owner()
     for turn in range(4):
         store.save(large(turn), {})
-    low, deadline = min(c.offset for c in store._chunks), time.monotonic() + 30
     with logs.reader() as reader:
-        while reader.bounds(PARTITION)[0] < low and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert reader.bounds(PARTITION)[0] == low > 0
+        wait_for_low(reader, min(c.offset for c in store._chunks))
+
+
+def wait_for_low(reader: LogReader, low: int) -> None:
+    """Wait until the log begins at an offset."""
+    deadline = time.monotonic() + 30
+    while reader.bounds(PARTITION)[0] < low and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reader.bounds(PARTITION)[0] >= low > 0
 
 
 @services

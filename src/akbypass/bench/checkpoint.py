@@ -87,7 +87,7 @@ def measure(sizes: Sizes) -> tuple[list[SaveCost], Recovery]:
         for topology in chosen:
             saves, last_ns = _save(topology, config, sizes, writer, publisher)
             costs, released_ns = costs + saves, max(released_ns, last_ns)
-        load_s = sum(_load(t, config, server.bootstrap_servers, writer) for t in chosen)
+        load_s = sum(_load(t, config, writer) for t in chosen)
         file = Path(home) / "config.yaml"
         file.write_text(configuration.dump(config))
         RunWriter(publisher, RUN_ID, 0, 1).write({}, released_ns + SECOND_NS, None, marked=topics.CAPTURE_TOPICS)
@@ -102,7 +102,7 @@ def _save(
     count, by_save, last_ns = config.kafka.partitions, dict[str, list[SaveCost]](), 0
     for number in range(count):
         store = CheckpointStore(config, writer, topology.name, topology.version, number)
-        load_all(config, config.kafka.bootstrap_servers, [store])
+        load_all([store])
         partition = TopologyPartition(topology, config, number)
         for save, steps in _stages(topology.name, sizes.part(count)):
             last_ns = _feed(partition, steps, last_ns)
@@ -152,8 +152,7 @@ def _saved(save: str, partition: TopologyPartition, store: CheckpointStore, publ
     offsets = dict.fromkeys(partition.topology.inputs, 0)
     meta = orjson.dumps({"offsets": offsets, "spoken": {}, "released": released, "ended": {}, "numbers": {}})
     pause_s = time.perf_counter() - started_s
-    where = saving.Where(publisher.config, publisher.config.kafka.bootstrap_servers, publisher)
-    done = saving.write(where, store, arrays, meta)
+    done = saving.write(publisher, store, arrays, meta)
     save_s = time.perf_counter() - started_s - pause_s
     sizes = done.saved.state_bytes, done.saved.sent_bytes
     return SaveCost(partition.topology.name, save, *sizes, pause_s, save_s, done.cpu_s + pause_s)
@@ -165,12 +164,12 @@ def _together(costs: Sequence[SaveCost]) -> SaveCost:
     return SaveCost(costs[0].topology, costs[0].save, state, sent, pause_s, save_s, sum(c.cpu_s for c in costs))
 
 
-def _load(topology: Topology, config: Config, bootstrap: str, writer: LogWriter) -> float:
+def _load(topology: Topology, config: Config, writer: LogWriter) -> float:
     """Claim, read and take over every partition; seconds."""
     started_s = time.perf_counter()
     numbers = range(config.kafka.partitions)
     stores = [CheckpointStore(config, writer, topology.name, topology.version, n) for n in numbers]
-    for number, found in load_all(config, bootstrap, stores).items():
+    for number, found in load_all(stores).items():
         TopologyPartition(topology, config, number).restore(found.arrays, found.meta["released"], found.meta["ended"])
     return time.perf_counter() - started_s
 
