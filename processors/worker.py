@@ -24,7 +24,7 @@ import orjson
 from faust.types import TP
 from mode import Service
 
-from akbypass import batch, letters, topics
+from akbypass import accounts, batch, letters, topics
 from akbypass.batch import Batch, BatchError
 from akbypass.checkpoint import Checkpoint, CheckpointStore, HandoverError, SupersededError, load_all
 from akbypass.checkpoint_log import LogWriter
@@ -36,10 +36,10 @@ from akbypass.processors import saving
 from akbypass.processors.watch import TopologyWatch
 from akbypass.progress import Progress
 from akbypass.telemetry.life import Life
-from akbypass.telemetry.metrics import LOST, QUEUE_MESSAGES
+from akbypass.telemetry.metrics import LOST, LOST_ROWS, QUEUE_MESSAGES
 from akbypass.telemetry.probes import LagProbe
 from akbypass.topology import Emission, Topology, TopologyPartition
-from akbypass.transport import Publisher
+from akbypass.transport import Publisher, RunWriter
 
 log = logging.getLogger("akbypass.worker")
 
@@ -249,8 +249,10 @@ class TopologyWorker:
         earliest = await consumer.earliest_offsets(*places) if places else {}
         for position in (p for p in places if p.partition in loaded):
             topic, progress = self._names[position.topic], loaded[position.partition].progress
+            first = progress.next_offset.get(topic, 0)
             lost = progress.begin(topic, earliest[position])
             if lost:
+                self._tell_retention(topic, position.partition, first, lost)
                 LOST.labels(self.topology.name, topic).inc(lost)
                 place = {"topology": self.topology.name, "topic": topic, "partition": position.partition}
                 log.error("retention took %d messages that were not read", lost, extra=place)
@@ -266,6 +268,12 @@ class TopologyWorker:
         positions = {(t, n): p.progress.next_offset[t] for n, p in loaded.items() for t in self.topology.inputs}
         self.watch.restored(positions, loaded)
         log.info("partitions %s from their checkpoints", sorted(loaded), extra={"topology": self.topology.name})
+
+    def _tell_retention(self, topic: str, partition: int, first: int, messages: int) -> None:
+        """Write what retention took away to the ledger."""
+        now_ns = time.time_ns()
+        run_id, row = accounts.retention(self.topology.name, partition, topic, first, messages, now_ns)
+        RunWriter(self.publisher, run_id, 0, 1).write({topics.LEDGER: row}, now_ns, None)
 
     # -- input -----------------------------------------------------------------------------------------------------
 
@@ -351,6 +359,9 @@ class TopologyWorker:
     def _publish(self, partition: _Partition, emission: Emission) -> None:
         self.watch.made(partition.number, emission.run_id, emission.rows, emission.counters)
         partition.writer(emission.run_id).write(emission)
+        lost = partition.progress.partition.lost
+        for topic in list(lost):
+            LOST_ROWS.labels(self.topology.name, topic).inc(lost.pop(topic))
         if emission.end_ns is not None:
             del partition.writers[emission.run_id]
             counted = ", ".join(f"{reason} {n:,}" for reason, n in emission.counters.items()) or "nothing"

@@ -27,6 +27,7 @@ from akbypass.errors import ServiceError
 from akbypass.order import BEFORE_ALL, OrderKey, key_at
 from akbypass.rows import ORDER, Rows
 from akbypass.sinks.clickhouse.block import Block, Place
+from akbypass.sinks.clickhouse.missed import Missed
 from akbypass.sinks.clickhouse.tables import RAW
 from akbypass.sinks.clickhouse.watch import SinkWatch
 from akbypass.transport import client_options
@@ -75,6 +76,7 @@ class Writer:
         self._names = {topics.full_name(config.kafka.prefix, t): t for t in target.tables}
         self._tables: dict[str, Block] = {}
         self._ends: list[list[Any]] = []
+        self._missed = Missed(target.name)
         self._next: dict[tuple[str, int], int] = {}
         self._last: dict[tuple[str, int, str], dict[int, OrderKey]] = {}
         self._oldest_s = 0.0
@@ -116,6 +118,7 @@ class Writer:
         self._forget()
         known = consumer.committed(partitions, timeout=RETRY_S_MAX) if partitions else []
         self.watch.assigned({(self._names[p.topic], p.partition): max(0, p.offset) for p in known})
+        self._missed.begin({(self._names[p.topic], p.partition): p.offset for p in known})
 
     def _revoked(self, consumer: Any, partitions: Any) -> None:
         self.flush()
@@ -138,6 +141,9 @@ class Writer:
         if not self._next and not self._tables:
             self._oldest_s = time.monotonic()
         self._next[message.topic(), message.partition()] = message.offset() + 1
+        missed = self._missed.seen(topic, message.partition(), message.offset())
+        if missed is not None:
+            self._buffer(topics.LEDGER, missed[1], None, Place(missed[0], topics.LEDGER, message.partition(), -1, 0))
         if topics.schema_of(topic).key == ("all",) and message.partition() != 0:
             self._count(topic, message, None)
             return  # a copy of what partition 0 carries

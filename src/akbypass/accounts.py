@@ -33,6 +33,28 @@ def is_due(before_ns: int, until_ns: int) -> bool:
     return before_ns != START_NS and until_ns // PERIOD_NS > before_ns // PERIOD_NS
 
 
+def retention(stage: str, partition: int, topic: str, first: int, messages: int, now_ns: int) -> tuple[str, Rows]:
+    """Return a ledger row for what retention took from a reader, and the run that it travels in: one of its own.
+
+    A reader that stops before it has saved says it again, with at least as many messages; the row is the same.
+
+    Args:
+        stage: The reader.
+        partition: Partition of the topic.
+        topic: The topic, without prefix and version.
+        first: First offset that was wanted.
+        messages: How many there were from there on (count).
+        now_ns: Wall clock; ns since the UNIX epoch.
+    """
+    place = (stage, partition, topic, first)
+    row = Rows.build(
+        LEDGER, 1, run_ns=now_ns, until_ns=now_ns, id=make_id("retention", "", *place), revision=messages,
+        stage=stage.encode(), number=partition, direction=IN, topic=topic.encode(), source=ALL_SOURCES, ended=True,
+        messages_lost=messages,
+    )  # fmt: skip
+    return make_id("retention", "run", *place).decode(), row
+
+
 class Accounts:
     """Accounts of one part of a stage in one run.
 

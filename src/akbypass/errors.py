@@ -9,6 +9,7 @@
 
 A damaged capture of which something was read is not an error: it is reported and the exit code is 6.
 A capture of files that is asked to stop ends with 7, a process that could not drain in time with 8.
+Nor are runs whose rows do not add up: `akbypass reconcile` reports them with the exit code 9.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ EXIT_STOPPED = (
 EXIT_FORCED = (
     8  # ended at once, by a second signal or because draining took too long; a restart repeats what was not committed
 )
+EXIT_UNBALANCED = 9  # rows of a run were lost, or count twice
 
 
 class AkbypassError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,8 @@ from akbypass.schemas import Column, RowSchema
 WAIT_S = 0.1
 
 
-def expected_ends(config: Config, captures: int) -> dict[str, int]:
-    """How many end markers each sink writes for a whole run: per topic one a writer and partition."""
+def ends_by_topic(config: Config, captures: int) -> dict[tuple[str, str], int]:
+    """How many end markers a sink writes for a topic of a whole run, by (sink, topic): one a writer and partition."""
     from akbypass.sinks.audit.trail import audit_target
     from akbypass.sinks.clickhouse.writer import clickhouse_target
 
@@ -26,9 +27,18 @@ def expected_ends(config: Config, captures: int) -> dict[str, int]:
     writers[topics.LEDGER] = captures + config.kafka.partitions * len(topologies)
     expected = {}
     for target in (clickhouse_target(config), audit_target()):
-        read = {t: 1 if topics.schema_of(t).key == ("all",) else config.kafka.partitions for t in target.tables}
-        expected[target.name] = sum(read[t] * writers.get(t, 0) for t in read)
+        for topic in target.tables:
+            read = 1 if topics.schema_of(topic).key == ("all",) else config.kafka.partitions
+            expected[target.name, topic] = read * writers.get(topic, 0)
     return expected
+
+
+def expected_ends(config: Config, captures: int) -> dict[str, int]:
+    """How many end markers each sink writes for a whole run."""
+    expected = Counter[str]()
+    for (sink, _), n in ends_by_topic(config, captures).items():
+        expected[sink] += n
+    return dict(expected)
 
 
 def _ends_found(client: Any, expected: Mapping[str, int], run_id: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from akbypass import config as configuration
-from akbypass import processors, results, store_client
+from akbypass import evidence, processors, results, store_client
 from akbypass.config import Config
 from akbypass.local.stack import Places, Stack
 from akbypass.offline import RESULTS
@@ -100,8 +100,10 @@ def through(path: Path, config: Config, scenario: dict[str, Any], places: Places
         with store_client.connect(config, servers[1]) as client:
             results.wait_for_run(client, config, edge.run_id, edge.captures, 90)
             found = results.all_results(client, edge.run_id, RESULTS)
+            ledger = evidence.balance_of(client, config, edge.run_id)
         restarts = stack.endpoints.restarts
     assert (restarts.get("worker-0", 0) > 0) == scenario["kill"]
+    assert ledger.state == "balanced", [hop for hop in ledger.hops if hop.open or hop.lost or hop.extra]
     return found
 
 

@@ -2,8 +2,8 @@
 
 Exit codes: 0 done; 1 failed, or findings that differ from the truth; 2 wrong arguments, configuration or layout;
 3 a capture that cannot be read; 4 something missing on this machine; 5 broker or store; 6 a damaged capture;
-7 a capture of files stopped before its end; 8 ended at once, without draining; 130 interrupted. A reader of our output
-that goes away, as `head` does, ends a command with 0.
+7 a capture of files stopped before its end; 8 ended at once, without draining; 9 rows lost or counted twice;
+130 interrupted. A reader of our output that goes away, as `head` does, ends a command with 0.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def cli(log_format: str) -> None:
 
 
 def _register() -> None:
-    from akbypass.cli import bench, demo, look, offline, rejected, spool, stack, stream
+    from akbypass.cli import bench, demo, look, offline, reconcile, rejected, spool, stack, stream
 
-    for module in (demo, stack, stream, offline, look, rejected, spool, bench):
+    for module in (demo, stack, stream, offline, look, reconcile, rejected, spool, bench):
         for command in module.COMMANDS:
             cli.add_command(command)
 

@@ -116,6 +116,17 @@ LAG_SECONDS = _made(
 ASSIGNED = _made(Gauge, "assigned_partitions", "Partitions of topics that this reader has.", "reader")
 REJECTED = _made(Counter, "rejected_messages_total", "Messages that could not be read.", "reader", "topic")
 LOST = _made(Counter, "lost_messages_total", "Messages that retention took before they were read.", "reader", "topic")
+LOST_ROWS = _made(
+    Counter, "lost_rows_total", "Rows that never came, by the numbers of those that did.", "reader", "topic"
+)
+UNBALANCED_ROWS = _made(
+    Gauge,
+    "unbalanced_rows",
+    "Rows that the newest runs lost or count twice on one hop: captured, published, taken, stored; 0 when it holds.",
+    "hop",
+    "topic",
+    "reader",
+)
 
 # -- topologies --------------------------------------------------------------------------------------------------------
 OUT_ROWS = _made(Counter, "topology_out_rows_total", "Rows that a topology made.", "topology", "topic")
