@@ -28,12 +28,12 @@ class Retention:
     messages: int
 
 
-def line_of() -> Line:
-    """What the line consists of; partitions are filled in by `gather`."""
+def line_of(config: Config) -> Line:
+    """What the line consists of."""
     made = processors.all_topologies()
     to_all = frozenset(t for t in topics.CAPTURE_TOPICS if topics.schema_of(t).key == ("all",))
     readers = [Reader(t.name, t.inputs) for t in made]
-    return Line(0, {t.name: t.outputs for t in made}, readers, to_all)
+    return Line(config.kafka.partitions, {t.name: t.outputs for t in made}, readers, to_all)
 
 
 def run_ids(client: Any, limit: int) -> list[str]:
@@ -48,20 +48,24 @@ def run_ids(client: Any, limit: int) -> list[str]:
 
 def balance_of(client: Any, config: Config, run_id: str) -> Balance:
     """Draw up the balance of one run from the store."""
-    line = line_of()
-    whole = Line(config.kafka.partitions, line.topologies, line.readers, line.to_all)
-    return reconcile.balance(whole, gather(client, config, run_id))
+    return reconcile.balance(line_of(config), gather(client, config, run_id))
 
 
-def gather(client: Any, config: Config, run_id: str) -> Evidence:
-    """Ask for everything that a balance needs."""
+def is_open(client: Any, config: Config, run_id: str) -> bool:
+    """Whether somebody has not ended a run yet; counts no rows in tables, so it may be asked often."""
+    return reconcile.balance(line_of(config), gather(client, config, run_id, counted=False)).open
+
+
+def gather(client: Any, config: Config, run_id: str, *, counted: bool = True) -> Evidence:
+    """Ask for everything that a balance needs; unless `counted`, without the rows in the tables."""
     accounts = results.fetch(client, topics.LEDGER, run_id)
     captures = _captures(client, run_id)
     ends, sources = _ends(client, run_id)
     known = {*captures, *(row["number"] for row in accounts if row["stage"] == CAPTURE)}
     sources = max(sources, 1 + max(known, default=0))
     return Evidence(
-        run_id, captures, accounts, _stored(client, config, run_id), ends, results.ends_by_topic(config, sources),
+        run_id, captures, accounts, _stored(client, config, run_id) if counted else {}, ends,
+        results.ends_by_topic(config, sources),
         _letters(client, run_id), sources,
     )  # fmt: skip
 

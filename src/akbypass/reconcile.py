@@ -61,6 +61,7 @@ class Balance:
 
     run_id: str
     hops: tuple[Hop, ...]
+    until_ns: int = 0  # event time up to which the accounts go; ns since the UNIX epoch
 
     @property
     def open(self) -> bool:
@@ -113,7 +114,8 @@ class Evidence:
 def balance(line: Line, evidence: Evidence) -> Balance:
     """Draw up the balance of one run."""
     book = _Book(line, evidence)
-    return Balance(evidence.run_id, (*book.captured(), *book.published(), *book.taken(), *book.stored()))
+    until_ns = max((row["until_ns"] for row in evidence.accounts), default=0)
+    return Balance(evidence.run_id, (*book.captured(), *book.published(), *book.taken(), *book.stored()), until_ns)
 
 
 class _Book:

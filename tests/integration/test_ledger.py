@@ -25,6 +25,8 @@ from akbypass.producers.edge import Edge
 from akbypass.producers.publish import publish
 from akbypass.producers.simulator import simulate
 from akbypass.reconcile import Balance, rows_lost
+from akbypass.sinks.clickhouse.reconciler import Reconciler
+from akbypass.telemetry.metrics import UNBALANCED_ROWS
 from akbypass.transport import Publisher
 from tests.backends import Broker, Store
 
@@ -104,6 +106,14 @@ def test_a_whole_run_balances_until_rows_are_deleted(line: Line) -> None:
     assert told.exit_code == EXIT_UNBALANCED
     (shown,) = orjson.loads(told.output)["runs"]
     assert [(h["topic"], h["lost"]) for h in shown["hops"] if h["lost"]] == [("latency", gone)]
+    reconciler = Reconciler(line.config, line.client)
+    for _ in range(3):
+        reconciler.look()  # in doubt, judged, not judged again
+    alerts = [a for a in results.fetch(line.client, "alerts", run_id) if a["kind"] == "loss"]
+    assert [(a["entity"], a["value"], a["state"]) for a in alerts] == [
+        ("latency stored at clickhouse", float(gone), "firing")
+    ]
+    assert UNBALANCED_ROWS.labels("clickhouse", "latency")._value.get() == gone
     assert f"latency rows in the store (clickhouse): {gone:,} lost" in " ".join(line.reconcile().output.split())
 
 

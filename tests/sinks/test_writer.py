@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from akbypass import store_client, topics, transport
 from akbypass.batch import Message
@@ -156,6 +158,27 @@ def test_revisions_replace_each_other(place: Place) -> None:
     writer = place.writer(target=clickhouse_target(place.config))
     running(writer, lambda: place.ask("SELECT count() FROM feed_gaps") >= 1 and writer.rows_written == 2)
     assert place.client.query("SELECT id, fate FROM feed_gaps FINAL").result_rows == [("g", "lost")]
+
+
+def test_what_retention_took_from_a_sink_is_in_the_ledger(place: Place) -> None:
+    """Messages deleted between two runs of a sink are counted exactly; the rows behind them are stored."""
+    publisher, target = Publisher(place.config, place.bootstrap), clickhouse_target(place.config)
+    source = RunWriter(publisher, "r1", 0, 1)
+    one_venue = latency(60).with_columns(venue=np.full(60, b"V0"))  # one partition
+    partition = topics.partition_of(b"V0", place.config.kafka.partitions)
+    source.write({"latency": one_venue.take(slice(0, 10))}, 0, None)
+    publisher.flush()
+    running(place.writer(target=target), lambda: place.ask("SELECT count() FROM latency") == 10)
+    for start in range(10, 60, 10):
+        source.write({"latency": one_venue.take(slice(start, start + 10))}, 0, None)
+    publisher.flush()
+    full = topics.full_name(place.config.kafka.prefix, "latency")
+    admin = AdminClient({"bootstrap.servers": place.bootstrap})
+    for future in admin.delete_records([TopicPartition(full, partition, 4)]).values():
+        future.result(20)  # the first message is stored, three are taken
+    running(place.writer(target=target), lambda: place.ask("SELECT count() FROM latency") == 30)
+    lost = place.client.query("SELECT stage, topic, number, messages_lost FROM ledger FINAL").result_rows
+    assert lost == [("sink.clickhouse", "latency", partition, 3)]
 
 
 def test_audit_trail_has_orders_and_verdicts(place: Place) -> None:

@@ -11,7 +11,15 @@ LINE = Line(2, {"filtering": ("verdicts",)}, [Reader("filtering", ("packets",))]
 
 def account(stage: str, number: int, direction: str, topic: str, rows: int, **changed: Any) -> dict[str, Any]:
     """A ledger row."""
-    made = {"stage": stage, "number": number, "direction": direction, "topic": topic, "rows": rows, "lost": 0}
+    made = {
+        "stage": stage,
+        "number": number,
+        "direction": direction,
+        "topic": topic,
+        "rows": rows,
+        "lost": 0,
+        "until_ns": 9,
+    }
     return made | {"ended": True} | changed
 
 

@@ -162,6 +162,7 @@ def sink(
     """
     from akbypass.sinks.audit.trail import audit_target
     from akbypass.sinks.clickhouse.migrate import migrate
+    from akbypass.sinks.clickhouse.reconciler import Reconciler
     from akbypass.sinks.clickhouse.writer import RETRIES_S, Writer, clickhouse_target
 
     settle_memory()
@@ -191,10 +192,13 @@ def sink(
     watches = [w.watch for w in writers]
     life.begin(watches, [LagProbe(config, bootstrap, watches), Probe("store", store_answers(config, url))])
     life.on_stop(stop)
+    reconciler = Reconciler(config, store_client.connect(config, url))
+    reconciler.start()
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads) and not failures:
         time.sleep(0.2)
+    reconciler.stop()
     life.end()
     if failures:
         raise failures[0]

@@ -122,10 +122,9 @@ LOST_ROWS = _made(
 UNBALANCED_ROWS = _made(
     Gauge,
     "unbalanced_rows",
-    "Rows that the newest runs lost or count twice on one hop: captured, published, taken, stored; 0 when it holds.",
-    "hop",
-    "topic",
+    "Rows (frames without a topic) that the newest runs lost or count twice on the way to a reader; 0 when all is there.",
     "reader",
+    "topic",
 )
 
 # -- topologies --------------------------------------------------------------------------------------------------------
