@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 CAPTURE ?=
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?=
+SEED ?= 1
+RUNS ?= 1
+CHAOS_OPTIONS ?=
 READY := $(VENV)/.ready
 
-.PHONY: help demo test fmt lint type integration docs package bench ci lock clean prerequisites test-prerequisites
+.PHONY: help demo test fmt lint type integration chaos docs package bench ci lock clean prerequisites test-prerequisites
 .DEFAULT_GOAL := help
 
 help:                    ## list the targets
@@ -21,6 +24,9 @@ test: test-prerequisites $(READY)   ## all tests, with a real broker and a real 
 
 integration: test-prerequisites $(READY)   ## only the tests that need broker and store
 	$(BIN)/python -m pytest -m services $(PYTEST_OPTIONS)
+
+chaos: prerequisites $(READY)   ## kill and disturb a pipeline at seeded points, compare what it stored; SEED=… RUNS=…
+	$(BIN)/python -m tests.chaos --seed $(SEED) --runs $(RUNS) $(CHAOS_OPTIONS)
 
 fmt: $(READY)            ## format the code
 	$(BIN)/ruff format .
