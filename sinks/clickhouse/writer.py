@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from urllib3.exceptions import HTTPError
 
 from akbypass import batch, letters, topics
@@ -133,7 +133,7 @@ class Writer:
     def _take(self, message: Any) -> None:
         error = message.error()
         if error is not None:
-            if error.fatal():
+            if error.fatal() or error.code() == KafkaError._FATAL:  # such a consumer brings nothing any more
                 raise ServiceError(f"broker: {error}")
             log.warning("broker: %s", error)
             return

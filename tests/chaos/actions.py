@@ -66,6 +66,7 @@ class Actor:
     def __init__(self, line: Line, injector: Injector, disk: Disk | None) -> None:
         self.line, self.injector, self.disk = line, injector, disk
         self.skipped: list[str] = []
+        self._sent: int | None = None
         self._lasting: list[threading.Thread] = []
         self._over = threading.Event()
 
@@ -90,7 +91,11 @@ class Actor:
         return random.Random(action.seed).choice(self.line.workers())
 
     def _send(self, part: str, number: signal.Signals) -> None:
-        if not wait_for(lambda: self.line.send(part, number), ALIVE_S, self.line.check):
+        def sent() -> bool:
+            self._sent = self.line.pid(part)  # the next signal is for another process: this one may be dying
+            return self.line.send(part, number)
+
+        if not wait_for(sent, ALIVE_S, self.line.check):
             raise ChaosError(f"{part} is not started again within {ALIVE_S:.0f} s")
 
     def _beside(self, act: Callable[[], object]) -> None:
@@ -111,6 +116,8 @@ class Actor:
         if part == "capture" and self.line.captured.is_set():
             return "capture had ended"
         self._send(part, signal.SIGKILL)
+        if not wait_for(lambda: self.line.pid(part) != self._sent, ALIVE_S, self.line.check):
+            raise ChaosError(f"{part} lives on after kill -9")
         return f"kill -9 of {part}"
 
     def _restart(self, action: Action) -> str:

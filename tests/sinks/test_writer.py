@@ -119,6 +119,28 @@ def test_rows_of_a_repeated_source_are_stored_once(place: Place) -> None:
     assert place.ask("SELECT count() FROM latency") == 260
 
 
+def test_a_consumer_that_the_broker_has_shut_out_ends_the_sink(place: Place) -> None:
+    """Another one takes the sink's name in its group: the first raises, so that it is started anew, and does not idle."""
+    first, second = (place.writer(target=clickhouse_target(place.config)) for _ in range(2))
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            first.run()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not first.consumer.assignment() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running(second, lambda: bool(failures))
+    thread.join(10)
+    assert isinstance(failures[0], ServiceError)
+    assert "fenced" in str(failures[0])
+
+
 def test_poison_goes_to_rejected_and_the_stream_goes_on(place: Place) -> None:
     """Bytes that are no message become a rejected row with topic, partition and offset."""
     publisher = Publisher(place.config, place.bootstrap)
