@@ -54,6 +54,7 @@ class TopologyWatch(Reader):
         now_s = time.monotonic()
         self._taken_s, self._saved_s = {}, dict.fromkeys(partitions, now_s)
         self._state_bytes = {n: size for n, size in self._state_bytes.items() if n in partitions}
+        self._tell_state()
         self._counted = {
             (n, run_id): dict(run.core.counters)
             for n, partition in partitions.items()
@@ -64,6 +65,7 @@ class TopologyWatch(Reader):
         """Forget a partition that another owner has taken."""
         self._saved_s.pop(partition, None)
         self._state_bytes.pop(partition, None)
+        self._tell_state()
         self.positions = {place: at for place, at in self.positions.items() if place[1] != partition}
 
     def message(self, topic: str, message: Any, found: Batch | None) -> None:
@@ -108,7 +110,7 @@ class TopologyWatch(Reader):
                 runs.add(run_id)
                 merge = run.merge
                 for topic in self.topics:
-                    pending[topic] += sum(len(r) for s in merge.sources[topic].values() for r in s.pending)
+                    pending[topic] += sum(len(rows) for s in merge.sources[topic].values() for _, rows in s.pending)
                 self._count(number, run_id, run.core.counters)
                 spoken = [ns for t in self.topics if START_NS < (ns := merge.spoken_ns(t)) < END_NS]
                 if spoken and merge.released_ns > START_NS:
@@ -144,7 +146,10 @@ class TopologyWatch(Reader):
         if made is not None:
             self._state_bytes[partition] = made.state_bytes
             metrics.CHECKPOINT_SENT.labels(self.name).inc(made.sent_bytes)
-            metrics.STATE_BYTES.labels(self.name).set(sum(self._state_bytes.values()))
+            self._tell_state()
+
+    def _tell_state(self) -> None:
+        metrics.STATE_BYTES.labels(self.name).set(sum(self._state_bytes.values()))
 
     def checkpoint_age_s(self) -> float:
         """Time since every partition was last known to be saved (s); 0 without partitions."""

@@ -27,8 +27,13 @@ INTENDED = {"not_ip": "yes"}  # other reasons are losses
 class CaptureWatch(Part):
     """One capture process."""
 
-    def __init__(self, edge: Edge, now_ns: Callable[[], int] = time.time_ns) -> None:
-        super().__init__("capture")
+    def __init__(
+        self,
+        edge: Edge,
+        now_ns: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("capture", monotonic)
         self.edge, self.ready = edge, True
         self._now_ns = now_ns
         self._told = dict.fromkeys(edge.counters, 0) | {"read": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -256,6 +257,34 @@ def test_speed_paces_by_capture_time(tmp_path: Path) -> None:
             assert -1e-6 < (clock[0] - 100.0) - (run_ns - T) / S / 2 < 0.2
     assert seen == sorted(seen)
     assert len(seen) == 10
+
+
+@pytest.mark.parametrize("speed", [None, 0.001])
+def test_files_that_are_stopped_do_not_end(capture: Path, speed: float | None) -> None:
+    """A stop between two batches, or while a replay waits, is heard: no end marker, and what came is a beginning of all."""
+    whole = list(Edge(Config(), [str(capture)], decoders=none, frames_max=1))
+    edge = Edge(Config(), [str(capture)], decoders=none, frames_max=1, speed=speed)
+    seen: list[EdgeBatch] = []
+    for batch in edge:
+        seen.append(batch)
+        if speed is None:
+            edge.stop()
+        else:  # the next frame is due in minutes
+            threading.Timer(0.1, edge.stop).start()
+    assert (len(seen), edge.is_cut, edge.is_waiting) == (1, True, False)
+    assert seen[0].end_ns is None
+    assert plain(seen[0].rows) == plain(whole[0].rows)
+    assert edge.totals()["packets"] == 1
+    assert edge.watermark_ns == whole[0].watermark_ns
+
+
+def test_a_file_that_ends_before_it_hears_of_a_stop_has_ended(capture: Path) -> None:
+    """A stop after the last batch cuts nothing."""
+    edge = Edge(Config(), [str(capture)], decoders=none)
+    for batch in edge:
+        if batch.end_ns is not None:
+            edge.stop()
+    assert not edge.is_cut
 
 
 def test_only_wanted_topics(capture: Path) -> None:

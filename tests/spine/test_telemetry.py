@@ -18,6 +18,7 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from akbypass.errors import EXIT_FORCED, ServiceError
+from akbypass.sinks.clickhouse.watch import SinkWatch
 from akbypass.telemetry import logs, metrics, reference
 from akbypass.telemetry.health import Health, Part
 from akbypass.telemetry.probes import Probe
@@ -211,6 +212,22 @@ def test_counters_of_a_reader() -> None:
     assert value("akbypass_read_message_rows_bucket", **labels, le="1024.0") == 2
     assert value("akbypass_hop_delay_seconds_bucket", **labels, le="0.1") == 0
     assert value("akbypass_hop_delay_seconds_bucket", **labels, le="60.0") == 3
+
+
+def test_a_sink_is_late_from_its_oldest_row_on() -> None:
+    """Rows that wait to be inserted make a sink late; a flush does not leave it so."""
+    watch = SinkWatch("late", ["latency"])
+    watch.buffered(0, 0)
+    assert watch.overdue_s() == 0
+    watch.buffered(3, 100)
+    time.sleep(0.02)
+    watch.buffered(9, 300)
+    assert watch.overdue_s() >= 0.02
+    assert value("akbypass_sink_buffered_rows", sink="late") == 9
+    watch.flushed(time.monotonic() - 1)
+    assert watch.overdue_s() == 0
+    assert value("akbypass_sink_buffered_bytes", sink="late") == 0
+    assert value("akbypass_sink_store_delay_seconds_sum", sink="late") >= 1
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
