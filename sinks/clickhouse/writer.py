@@ -38,6 +38,7 @@ RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
 RETRIES_S = 600.0  # after this long without the store the sink gives up
 MESSAGES_MAX = 64  # messages taken from the consumer at once
 POLL_S = 0.1
+COMMITTED_S = 5.0  # how long an assignment may wait for the offsets that the lag is counted from
 # Codes of ClickHouse that pass: too slow, too busy, out of memory, too many parts, outcome unknown; a disk that is full.
 PASSING = (159, 202, 241, 252, 319, 75, 243)
 DISK_FULL = "No space left on device"  # of an error that has no code of its own
@@ -116,7 +117,11 @@ class Writer:
 
     def _assigned(self, consumer: Any, partitions: Any) -> None:
         self._forget()
-        known = consumer.committed(partitions, timeout=RETRY_S_MAX) if partitions else []
+        try:
+            known = consumer.committed(partitions, timeout=COMMITTED_S) if partitions else []
+        except KafkaException as error:  # only the lag needs them; it is known from the first message on
+            log.warning("committed offsets could not be read: %s", error, extra={"sink": self.target.name})
+            known = []
         self.watch.assigned({(self._names[p.topic], p.partition): max(0, p.offset) for p in known})
         self._missed.begin({(self._names[p.topic], p.partition): p.offset for p in known})
 

@@ -369,7 +369,7 @@ CHATTER = """
 import logging, threading, warnings
 from akbypass.telemetry import logs
 logs.setup("worker")
-logging.getLogger("akbypass.worker").info("run ended", extra={"run_id": "ab12", "topic": "packets", "partition": 3})
+logging.getLogger("akbypass.worker").info("run ended", extra={"run_id": "ab12", "topic": "packets", "partition": 3, "detail": "AAPL"})
 logging.getLogger("akbypass.worker").debug("not said")
 logging.getLogger("aiokafka.conn").warning("lost %s", "broker-1/10.1.2.3:9092 at [2001:db8::7]:9092")
 logging.getLogger("aiokafka.conn").info("not said")

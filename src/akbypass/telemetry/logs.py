@@ -5,7 +5,7 @@
 
 Callers name an event and put what belongs to it into `extra`: `log.info("run ended", extra={"run_id": run_id})`.
 Faust, aiokafka and librdkafka log through the same handler. Addresses that their words contain are blotted out here;
-keeping symbols and foreign bytes out of messages is the callers' part.
+keeping symbols and foreign bytes out of messages is the callers' part. Of `extra` only FIELDS are written.
 """
 
 from __future__ import annotations
