@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from akbypass import topics
@@ -48,7 +48,7 @@ class Probe:
                 self._ask()
                 self._answered(up=True)
             except Exception as error:  # whatever it is, the dependency did not answer as it should
-                self._answered(up=False, why=type(error).__name__)
+                self._answered(up=False, why=_reason(error))
             self._stopping.wait(self._every_s)
 
     def _answered(self, *, up: bool, why: str = "") -> None:
@@ -58,6 +58,11 @@ class Probe:
             log.warning("the %s answers again", self.name)
         self.up = up
         self._gauge.set(up)
+
+
+def _reason(error: Exception) -> str:
+    known = error.args[0] if error.args else None
+    return str(known.name()) if isinstance(known, KafkaError) else type(error).__name__
 
 
 class LagProbe(Probe):
