@@ -33,6 +33,7 @@ from akbypass.emitter import Emitter
 from akbypass.errors import ConfigError
 from akbypass.letters import Place
 from akbypass.processors import saving
+from akbypass.processors.care import Care
 from akbypass.processors.watch import TopologyWatch
 from akbypass.progress import Progress
 from akbypass.telemetry.life import Life
@@ -116,7 +117,8 @@ class _Partition:
 
     def meta(self, released: Mapping[str, int]) -> dict[str, Any]:
         """What a manifest says beside the state."""
-        return self.progress.meta(released) | {"numbers": {r: w.numbers() for r, w in self.writers.items()}}
+        numbers = {r: w.numbers() for r, w in self.writers.items()}
+        return self.progress.meta(released) | {"numbers": numbers, "careful": self.progress.partition.careful}
 
 
 class TopologyWorker:
@@ -136,6 +138,7 @@ class TopologyWorker:
     ) -> None:
         self.topology, self.config, self.bootstrap, self.publisher = topology, config, bootstrap, publisher
         self.decoded, self.log, self.pace = decoded, log, pace
+        self.care = Care(publisher, topology.name)
         self.marked = [t for t in topology.outputs if t in marked]
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
@@ -245,6 +248,7 @@ class TopologyWorker:
         for number, checkpoint in kept.items():
             loaded[number].restore(checkpoint)
             saving.tell_of_foreign(self.publisher, loaded[number].store)
+        self.care.restored(loaded, kept)
         places = [TP(tp.topic, tp.partition) for tp in sorted(consumer.assignment()) if tp.topic in self._names]
         earliest = await consumer.earliest_offsets(*places) if places else {}
         for position in (p for p in places if p.partition in loaded):
@@ -351,10 +355,13 @@ class TopologyWorker:
 
     def _advance(self) -> None:
         for partition in self.partitions.values():
-            for emission in partition.progress.partition.advance():
+            with self.care.stepping(partition):
+                emissions = partition.progress.partition.advance()
+            for emission in emissions:
                 self._publish(partition, emission)
             for writer in partition.writers.values():
                 writer.mark()
+        self.care.relax(self.partitions)
 
     def _publish(self, partition: _Partition, emission: Emission) -> None:
         self.watch.made(partition.number, emission.run_id, emission.rows, emission.counters)

@@ -5,6 +5,7 @@
     manifest  JSON, written last: the offsets and hashes of all chunks, the input offsets, and its own offset
     handover  another version asks the owner for a last save
     left      an owner says that it publishes no more
+    failed    an owner's core failed behind its last manifest; the next owner is to be careful
 
 A save sends the chunks that the log does not hold yet; the manifest names the others where they are. The manifest
 before stays whole because nothing is overwritten. A manifest counts only at the offset that it names: an owner that
@@ -37,12 +38,14 @@ CHUNK_BYTES_MAX = 128 * 1024
 SMALL_BYTES_MAX = 16 * 1024  # smaller arrays travel together
 SLACK_BYTES = 8 * 1024 * 1024  # of chunks out of use in a log before those in use are moved to its end
 FORMAT = 2
-CLAIM, CHUNK, MANIFEST, HANDOVER, LEFT = b"claim", b"chunk", b"manifest", b"handover", b"left"
+CLAIM, CHUNK, MANIFEST = b"claim", b"chunk", b"manifest"
+HANDOVER, LEFT, FAILED = b"handover", b"left", b"failed"
 WORDS: dict[bytes, dict[str, type]] = {  # what each kind of record must say to be one of ours
     CLAIM: {"version": int, "owner": str},
     MANIFEST: {"format": int, "at": int, "chunks": list, "position": int, "sequence": int, "meta": dict},
     HANDOVER: {"version": int},
     LEFT: {"owner": str},
+    FAILED: {"owner": str, "error": str},
 }
 TRIES_MAX = 5  # saves that others may displace one after the other; a zombie displaces one
 
@@ -96,10 +99,14 @@ def _bytes_of(array: Array) -> memoryview:
 
 @dataclass
 class Checkpoint:
-    """A loaded state: named arrays and the manifest's own words (offsets, runs); both empty when there was none."""
+    """A loaded state: named arrays and the manifest's own words (offsets, runs); both empty when there was none.
+
+    `failed` says that a core failed since it was saved.
+    """
 
     arrays: dict[str, Array] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +156,12 @@ class CheckpointStore:
         """
         find_manifest(reader, self.partition, self.version)  # does not claim what was taken over
         self.claim()
-        manifest = find_manifest(reader, self.partition, self.version, self.foreign)
+        behind: list[Record] = []
+        manifest = find_manifest(reader, self.partition, self.version, behind)
+        self.foreign += [r for r in behind if is_foreign(r)]
+        failed = any(r.key == FAILED and not is_foreign(r) for r in behind)
         if manifest is None:
-            return Checkpoint()
+            return Checkpoint(failed=failed)
         chunks = [_Chunk(*c) for c in manifest["chunks"]]
         found = reader.at(self.partition, [c.offset for c in chunks])
         pieces = [found.get(c.offset, b"") for c in chunks]
@@ -161,7 +171,7 @@ class CheckpointStore:
                 raise FencedError(f"{where}: expected a chunk of {chunk.size} bytes, found {len(piece)} others")
         self._chunks, self._position, self.sequence = chunks, manifest["position"], manifest["sequence"]
         self.saved_s = time.monotonic()
-        return Checkpoint(unpack(pieces), manifest["meta"])
+        return Checkpoint(unpack(pieces), manifest["meta"], failed)
 
     def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any] | orjson.Fragment) -> Saved:
         """Write one state durably; when it returns, input offsets up to `meta` (words or JSON) may be acknowledged.
@@ -220,6 +230,11 @@ class CheckpointStore:
         """Say that this owner publishes no more."""
         self.writer.append(self.topic, self.partition, [(LEFT, orjson.dumps({"owner": self._owner}))])
 
+    def note_failure(self, error: str) -> None:
+        """Tell the next owner that a core failed; for an owner that ends now. Raises ServiceError."""
+        words = {"owner": self._owner, "error": error}
+        self.writer.append(self.topic, self.partition, [(FAILED, orjson.dumps(words))])
+
     def _manifest(
         self, chunks: list[_Chunk], meta: Mapping[str, Any] | orjson.Fragment, at: int, position: int
     ) -> bytes:
@@ -265,23 +280,22 @@ def digest(piece: bytes | memoryview) -> str:
 
 
 def find_manifest(
-    reader: LogReader, partition: int, version: int, foreign: list[Record] | None = None
+    reader: LogReader, partition: int, version: int, behind: list[Record] | None = None
 ) -> dict[str, Any] | None:
     """The newest manifest that counts; raises SupersededError when another version has claimed the log since.
 
-    What lies behind it and is no record of ours is added to `foreign`.
+    Every record behind it is added to `behind`.
     """
     for records in reader.backwards(partition):
         for record in reversed(records):
-            if is_foreign(record):
-                if foreign is not None:
-                    foreign.append(record)
-            elif record.key == CLAIM:
+            if record.key == CLAIM and not is_foreign(record):
                 _check_version(reader.topic, partition, record, version)
-            elif record.key == MANIFEST:
+            elif record.key == MANIFEST and not is_foreign(record):
                 manifest: dict[str, Any] = orjson.loads(record.value)
                 if manifest["at"] == record.offset and manifest["format"] == FORMAT:
                     return manifest
+            if behind is not None:
+                behind.append(record)
     return None
 
 

@@ -309,6 +309,27 @@ class Telemetry(Part):
     )
 
 
+class Rejects(Part):
+    """When rows are set aside."""
+
+    core_tries: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="Times that a core may fail at the same rows before they are set aside; the first failure ends the worker.",
+    )
+    core_rows_max: int = Field(
+        100,
+        ge=0,
+        description="Rows of a run and partition that are set aside because a core fails; with more to blame, the run is given up there.",
+    )
+    careful_s: float = Field(
+        60,
+        ge=1,
+        description="How long after a core's failure its worker copies the state before every step and need not end again; s.",
+    )
+
+
 class Shutdown(Part):
     """How processes end."""
 
@@ -339,6 +360,7 @@ class Config(Part):
     spool: Spool = Field(default_factory=Spool, description="Disk of a capture while the broker is away.")
     retention: Retention = Field(default_factory=Retention, description="How long things are kept.")
     telemetry: Telemetry = Field(default_factory=Telemetry, description="Metrics and health.")
+    rejects: Rejects = Field(default_factory=Rejects, description="When rows are set aside.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="How processes end.")
 
     @model_validator(mode="after")
@@ -352,7 +374,17 @@ class Config(Part):
     @property
     def meaning_digest(self) -> str:
         """Hash of what decides results (not of where they go): two configurations with one digest give one answer."""
-        elsewhere = {"kafka", "clickhouse", "store", "checkpoint", "spool", "retention", "telemetry", "shutdown"}
+        elsewhere = {
+            "kafka",
+            "clickhouse",
+            "store",
+            "checkpoint",
+            "spool",
+            "retention",
+            "telemetry",
+            "rejects",
+            "shutdown",
+        }
         meaning = self.model_dump_json(exclude=elsewhere)
         return hashlib.blake2b(f"{meaning}|{self.kafka.partitions}".encode(), digest_size=8).hexdigest()
 

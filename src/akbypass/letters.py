@@ -15,7 +15,7 @@ import numpy as np
 from akbypass import batch, topics
 from akbypass.batch import Batch
 from akbypass.order import START_NS, make_id
-from akbypass.rows import Rows
+from akbypass.rows import ORDER, Rows
 from akbypass.transport import Publisher
 
 TOPIC = "rejected"
@@ -26,6 +26,10 @@ HOUR_MS = 3_600_000
 TIME_MS_MAX = 9_000_000_000_000  # year 2255; what a foreign client stamps must fit into nanoseconds of 64 bits
 
 NOT_A_BATCH = "not_a_batch"  # the bytes are no message of the topic
+CORE_FAILED = "core_failed"  # a core fails at a row of the message
+CORE_GIVEN_UP = (
+    "core_given_up"  # a core fails at no row in particular, or at too many: nothing more of its run is taken
+)
 NOT_A_CHECKPOINT = "not_a_checkpoint"  # the bytes are no manifest
 
 
@@ -79,6 +83,39 @@ def letter(
         message_rows=None if message_rows is None else np.array([message_rows]),
     )  # fmt: skip
     return Letter(make_id("letters", stage, place.topic, place.partition, hour_ms).decode(), row)
+
+
+def row_letter(place: Place, *, stage: str, reason: str, detail: str, run_id: str, row: Rows) -> Letter:
+    """Make the letter of one row of a message; it has the row's order key and addresses, and the row as JSON.
+
+    Args:
+        place: Where the message lies.
+        stage: Who sets the row aside.
+        reason: One word per cause.
+        detail: What was expected and what was found.
+        run_id: The message's run.
+        row: The one row.
+    """
+    taken = [c for c in (*ORDER, "ts_capture_ns", "src_ip", "dst_ip", "src_port", "dst_port") if c in row.columns]
+    columns = {"ts_capture_ns": row["run_ns"]} | {name: row[name] for name in taken}
+    key = [int(row[name][0]) for name in ORDER]
+    made = Rows.build(
+        TOPIC, 1, **columns, id=make_id("rejected", stage, reason, run_id, place.topic, *key), stage=stage.encode(),
+        topic=place.topic.encode()[:32], reason=reason.encode(), detail=[f"{place}: {detail}"],
+        partition=np.array([place.partition]), offset=np.array([place.offset]), bytes=[row.to_json_lines()[0][:BYTES_MAX]],
+        message_run=run_id.encode(), message_rows=np.array([1]),
+    )  # fmt: skip
+    return Letter(make_id("letters", stage, place.topic, place.partition, place.offset, run_id).decode(), made)
+
+
+def run_letter(*, stage: str, partition: int, reason: str, detail: str, run_id: str, at_ns: int) -> Letter:
+    """Make the letter of a run of which a stage takes nothing more in one partition, from an event time on (ns)."""
+    row = Rows.build(
+        TOPIC, 1, run_ns=at_ns, ts_capture_ns=at_ns, id=make_id("rejected", stage, reason, run_id, partition),
+        stage=stage.encode(), reason=reason.encode(), detail=[detail], partition=np.array([partition]), bytes=[b""],
+        message_run=run_id.encode(),
+    )  # fmt: skip
+    return Letter(make_id("letters", stage, partition, run_id).decode(), row)
 
 
 def send(publisher: Publisher, made: Letter) -> None:

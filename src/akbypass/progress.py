@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from akbypass.batch import Batch
-from akbypass.order import END_NS, START_NS
+from akbypass.order import END_NS, START_NS, OrderKey
+from akbypass.rows import ORDER, Array
 from akbypass.topology import TopologyPartition
 
 
@@ -30,16 +33,21 @@ class _Entry:
     end_ns: int | None
     last_run_ns: int | None  # of its rows; None without rows
     token: Any  # acknowledged with the offset
+    keys: dict[str, Array] | None = None  # order keys of its rows, while places are wanted
 
 
 @dataclass
 class Progress:
-    """Input side of one topology partition."""
+    """Input side of one topology partition.
+
+    With `places`, the order keys of what was read are kept until they are done, so that a row can be traced to its message.
+    """
 
     partition: TopologyPartition
     next_offset: dict[str, int] = field(default_factory=dict)  # per topic, first offset that is not done
     wanted_offset: dict[str, int] = field(default_factory=dict)  # per topic, the offset that must come next
     spoken: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # run → topic → what done messages said
+    places: bool = False
     _open: dict[str, deque[_Entry]] = field(default_factory=dict)
     _heard_s: dict[str, float] = field(default_factory=dict)  # run → when its last message came
 
@@ -60,14 +68,27 @@ class Progress:
             rows = batch.rows
             last = int(rows["run_ns"][-1]) if rows is not None and len(rows) else None
             self._heard_s[batch.run_id] = now_s
+            keys = {k: rows[k].copy() for k in ORDER} if self.places and rows is not None else None
             entry = _Entry(
-                offset, batch.run_id, batch.source, batch.sources, batch.watermark_ns, batch.end_ns, last, token
+                offset, batch.run_id, batch.source, batch.sources, batch.watermark_ns, batch.end_ns, last, token, keys
             )
             self.partition.add(
                 topic, batch.run_id, batch.source, batch.sources, rows, batch.watermark_ns, batch.end_ns, batch.rows_before
             )  # fmt: skip
         self._open.setdefault(topic, deque()).append(entry)
         return True
+
+    def place_of(self, topic: str, run_id: str, key: OrderKey) -> tuple[int, Any] | None:
+        """Offset and token of the message that brought a row; None when it was read before places were wanted."""
+        for entry in self._open.get(topic, ()):
+            if entry.keys is None or entry.run_id != run_id:
+                continue
+            same = np.ones(len(entry.keys[ORDER[0]]), bool)
+            for name, part in zip(ORDER, key, strict=True):
+                same &= entry.keys[name] == part
+            if same.any():
+                return entry.offset, entry.token
+        return None
 
     def begin(self, topic: str, earliest_offset: int) -> int:
         """Say where reading starts, not before the log does; returns how many messages retention took away."""

@@ -105,8 +105,8 @@ def _records(client: Any, condition: str, values: Mapping[str, Any]) -> list[dic
 
 def run_of(record: Mapping[str, Any]) -> str | None:
     """Run that a record is about: its message's, or its own when it did not come from Kafka; None when unknown."""
-    own: str | None = record["run_id"] if record["offset"] is None else record["message_run"]
-    return own
+    about: str | None = record["message_run"]
+    return about or (record["run_id"] if record["offset"] is None else None)
 
 
 def source_of(client: Any, record: Mapping[str, Any]) -> tuple[str, str] | None:

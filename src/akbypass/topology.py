@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from akbypass import accounts, order
+import numpy as np
+
+from akbypass import accounts, order, quarantine
 from akbypass.accounts import Accounts
 from akbypass.config import Config
-from akbypass.order import END_NS, START_NS, Merge
+from akbypass.order import END_NS, START_NS, Merge, Released
+from akbypass.quarantine import SetAside
 from akbypass.rows import Array, Rows
 
 
@@ -71,11 +74,20 @@ class Emission:
     accounts: dict[str, Rows]
 
 
+class CoreError(RuntimeError):
+    """A core failed; the state of its run is void, and only a checkpoint brings it back."""
+
+    def __init__(self, partition: int, run_id: str, from_ns: int, to_ns: int, error: Exception) -> None:
+        super().__init__(f"run {run_id}, partition {partition}, between {from_ns} and {to_ns} ns: {error!r}")
+        self.partition, self.run_id, self.from_ns, self.to_ns = partition, run_id, from_ns, to_ns
+
+
 @dataclass
 class _Run:
     merge: Merge
     core: Core
     accounts: Accounts
+    aside: int = 0  # rows set aside (count)
 
 
 RUNS_ENDED_MAX = 1_024  # ended runs remembered per partition, so that their repeats stay repeats
@@ -89,6 +101,8 @@ class TopologyPartition:
         self.runs: dict[str, _Run] = {}
         self.ended: dict[str, int] = {}  # run_id → end_ns, oldest first
         self.lost = Counter[str]()  # rows that never came, by input, since this object was made (count)
+        self.careful = False  # copy the state before every step, and set aside what a core fails at
+        self.aside: list[SetAside] = []  # what was set aside; whoever tells of it empties it
 
     def add(
         self,
@@ -123,7 +137,7 @@ class TopologyPartition:
             if released is None:
                 continue
             end = released.end_ns is not None
-            made = run.core.step(released.rows, released.watermark_ns, end)
+            made = self._step(run_id, run, released, before_ns)
             rows = {t: order.number_rows(r, self.topology.name, run_id) for t, r in made.items() if len(r)}
             counters = {k: int(n) for k, n in run.core.counters.items() if n} if end else {}
             told = run.accounts.advance(rows, run.merge.taken(), before_ns, released.watermark_ns, end)
@@ -134,6 +148,23 @@ class TopologyPartition:
                 while len(self.ended) > RUNS_ENDED_MAX:
                     del self.ended[next(iter(self.ended))]
         return emissions
+
+    def _step(self, run_id: str, run: _Run, released: Released, before_ns: int) -> dict[str, Rows]:
+        end = released.end_ns is not None
+        if not self.careful:
+            try:
+                return run.core.step(released.rows, released.watermark_ns, end)
+            except Exception as error:
+                raise CoreError(self.partition, run_id, before_ns, released.watermark_ns, error) from error
+        limits = self.config.rejects
+        stepped = quarantine.step(
+            run_id, lambda: self.topology.make_core(self.config, run_id, self.partition), run.core, released.rows,
+            before_ns, released.watermark_ns, end, tries=limits.core_tries - 1, rows_max=limits.core_rows_max - run.aside,
+        )  # fmt: skip
+        run.core = stepped.core
+        run.aside += sum(len(rows) for found in stepped.aside for rows in found.rows.values())
+        self.aside += stepped.aside
+        return stepped.made
 
     def released_ns(self, run_id: str) -> int:
         """Up to where rows of a run have been taken; END_NS once it has ended."""
@@ -147,6 +178,8 @@ class TopologyPartition:
         arrays = {f"{r}/{name}": a for r, run in self.runs.items() for name, a in run.core.snapshot().items()}
         for run_id, run in self.runs.items():
             arrays[f"{run_id}/{accounts.NAME}"] = run.accounts.pack(run.merge.taken())
+            if run.aside:
+                arrays[f"{run_id}/{quarantine.ASIDE}"] = np.array([run.aside])
         return arrays, {r: run.merge.released_ns for r, run in self.runs.items()}
 
     def restore(self, arrays: Mapping[str, Array], released: Mapping[str, int], ended: Mapping[str, int]) -> None:
@@ -156,4 +189,7 @@ class TopologyPartition:
             own = {k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(run_id + "/")}
             run = self.runs[run_id] = self._open(run_id)
             run.merge = Merge(self.topology.inputs, released_ns, run.accounts.restore(own.pop(accounts.NAME)))
+            run.aside = int(own.pop(quarantine.ASIDE, [0])[0])
+            if quarantine.GIVEN_UP in own:
+                run.core = quarantine.GivenUp()
             run.core.restore(own)

@@ -115,6 +115,9 @@ LAG_SECONDS = _made(
 )
 ASSIGNED = _made(Gauge, "assigned_partitions", "Partitions of topics that this reader has.", "reader")
 REJECTED = _made(Counter, "rejected_messages_total", "Messages that could not be read.", "reader", "topic")
+SET_ASIDE = _made(
+    Counter, "set_aside_rows_total", "Rows that could be read but not processed, or not any more.", "reader", "topic", "reason"
+)  # fmt: skip
 LOST = _made(Counter, "lost_messages_total", "Messages that retention took before they were read.", "reader", "topic")
 LOST_ROWS = _made(
     Counter, "lost_rows_total", "Rows that never came, by the numbers of those that did.", "reader", "topic"
