@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import akbypass
@@ -26,6 +26,7 @@ from akbypass.producers.capture.pace import Pace
 from akbypass.producers.capture.reader import FRAMES_MAX, Reader
 from akbypass.producers.capture.seconds import COUNTERS, Seconds
 from akbypass.producers.capture.source import Problem
+from akbypass.producers.spool.degrade import Lost
 from akbypass.topics import CAPTURE_TOPICS, LEDGER
 
 PACE_SLICE_NS = 200_000_000  # replay in original timing hands out at most this much wall time at once
@@ -139,9 +140,9 @@ class Edge:
         """How far the capture that has come least far has come (run_ns); START_NS before the first frame."""
         return min((lane.watermark_ns for lane in self._lanes), default=START_NS)
 
-    def with_lost(self, made: EdgeBatch, lost: Mapping[str, int], start_ns: int, end_ns: int) -> EdgeBatch:
-        """Add to a batch the captures row about rows that were dropped behind the edge; see `Lane.with_lost`."""
-        return self._lanes[made.capture_id].with_lost(made, lost, start_ns, end_ns)
+    def with_lost(self, made: EdgeBatch, lost: Sequence[Lost]) -> EdgeBatch:
+        """Add to a batch the captures rows about rows that were dropped behind the edge; see `Lane.with_lost`."""
+        return self._lanes[made.capture_id].with_lost(made, lost)
 
     # -- running ---------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ def publish(
         writer = writers[made.capture_id]
         writer.write(_only(made, ROWS), made.watermark_ns, made.end_ns, marked=MARKED, ending=ROWS)
         told = _with_lost(edge, publisher, made) if isinstance(publisher, SpoolPublisher) else made
-        writer.write(_only(told, ACCOUNTS), made.watermark_ns, made.end_ns, ending=ACCOUNTS)
+        writer.write(_only(told, ACCOUNTS), made.watermark_ns, made.end_ns, marked=("captures",), ending=ACCOUNTS)
         on_batch()
     publisher.flush()
     dropped = publisher.dropped if isinstance(publisher, SpoolPublisher) else Counter[str]()
@@ -41,7 +41,6 @@ def _only(made: EdgeBatch, names: Collection[str]) -> dict[str, Rows]:
 
 def _with_lost(edge: Edge, publisher: SpoolPublisher, made: EdgeBatch) -> EdgeBatch:
     publisher.always = made.end_ns is not None  # the last word of a capture is not dropped
-    lost = (
-        publisher.take_lost(made.capture_id) if made.rows.keys() - {topics.LEDGER} or made.end_ns is not None else None
-    )
-    return made if lost is None else edge.with_lost(made, lost.rows, lost.first_ns, lost.last_ns + 1)
+    has_place = made.end_ns is not None or bool(made.rows.keys() - {topics.LEDGER})
+    lost = publisher.take_lost(made.capture_id) if has_place else []
+    return edge.with_lost(made, lost) if lost else made

@@ -4,6 +4,7 @@
                     ──▶ RST from the other side                                     refused
                     ──▶ nothing for syn_timeout_ms                                  unanswered, at its due time
                     ──▶ the run ends, or the flow makes room for a newer one        open
+                    ──▶ nothing, but packets were lost meanwhile                    open, at its due time
     any other first packet of a flow                                                midstream, once
 
 A SYN with the number of the last one repeats its attempt, and so does every SYN while the attempt is undecided; a SYN
@@ -25,6 +26,7 @@ from akbypass.kernel import kernel
 from akbypass.processors import flow_table
 from akbypass.processors.filtering.matcher import Matcher
 from akbypass.processors.flow_table import A_HIGH, OWN, PORTS, FlowTable, halves, whole
+from akbypass.processors.losses import Losses
 from akbypass.rows import NULL_INT64, Array, Rows
 
 STATE, INITIATOR, ISN, RUN, TS, CAPTURE, POS, RULE, BEFORE, AFTER = range(OWN, OWN + 10)  # of a flow
@@ -165,6 +167,7 @@ class ContactTracker:
     """The TCP flows of one partition and their undecided attempts.
 
     `flows_evicted` counts flows that made room for newer ones; an undecided attempt among them became an `open` row.
+    `attempts_doubtful` counts attempts whose answer may be among packets that were lost.
     """
 
     def __init__(self, config: Config, matcher: Matcher) -> None:
@@ -173,14 +176,20 @@ class ContactTracker:
         self._table = FlowTable(WIDTH, config.thresholds.flows_max)
         self._waiting: Array = np.full(2, -1, np.int64)  # first and last undecided attempt
         self._gateways = flow_table.gateway_table(config)
+        self._doubtful: Array = np.zeros(1, np.int64)
+
+    @property
+    def attempts_doubtful(self) -> int:
+        """Attempts of which nobody can say whether they were answered (count)."""
+        return int(self._doubtful[0])
 
     @property
     def flows_evicted(self) -> int:
         """Flows that made room (count)."""
         return int(self._table.meta[flow_table.EVICTED])
 
-    def step(self, packets: Rows, matched: Array, watermark_ns: int, end: bool) -> Rows:
-        """Follow packets to the watermark; `matched` is the matcher's answer for each."""
+    def step(self, packets: Rows, matched: Array, losses: Losses, watermark_ns: int, end: bool) -> Rows:
+        """Follow packets to the watermark; `matched` is the matcher's answer for each, `losses` what is missing."""
         parts = []
         tcp = np.flatnonzero((packets["protocol"] == TCP) & (packets["tcp_seq"] != NULL_INT64))
         for at in range(0, len(tcp), CHUNK_ROWS):
@@ -190,7 +199,16 @@ class ContactTracker:
         n = _expire(self._table.flows, self._waiting, watermark_ns - 1, self._timeout_ns, out, 0)
         if end:
             n = _close(self._table.flows, self._waiting, watermark_ns, out, n)
-        return self._rows(np.concatenate([*parts, out[:n]]))
+        return self._rows(self._doubted(np.concatenate([*parts, out[:n]]), losses))
+
+    def _doubted(self, out: Array, losses: Losses) -> Array:
+        """Leave open what nobody answered while packets were lost."""
+        silent = np.flatnonzero(out[:, OUT_OUTCOME] == UNANSWERED)
+        due_ns = out[silent, OUT_RUN]
+        doubtful = silent[losses.touching("packets", due_ns - self._timeout_ns, due_ns, due_ns) > 0]
+        out[doubtful, OUT_OUTCOME] = OPEN
+        self._doubtful[0] += len(doubtful)
+        return out
 
     def _outcomes(self, packets: int) -> Array:
         """Room for what a call may emit: each known flow's attempt, and one outcome a packet."""
@@ -220,9 +238,9 @@ class ContactTracker:
 
     def snapshot(self) -> dict[str, Array]:
         """Copy the state."""
-        return {**self._table.snapshot(), "waiting": self._waiting.copy()}
+        return {**self._table.snapshot(), "waiting": self._waiting.copy(), "doubtful": self._doubtful.copy()}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take over a snapshot."""
         self._table.restore(state)
-        self._waiting = state["waiting"].copy()
+        self._waiting, self._doubtful = state["waiting"].copy(), state["doubtful"].copy()

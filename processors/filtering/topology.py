@@ -1,4 +1,4 @@
-"""Declares the topology `filtering`: packets in, verdicts and contacts out; no arithmetic."""
+"""Declares the topology `filtering`: packets and what was lost of them in, verdicts and contacts out; no arithmetic."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from akbypass.topology import Topology
 
 TOPOLOGY = Topology(
     name="filtering",
-    version=1,
-    inputs=("packets",),  # keyed by flow: both directions of a connection meet
+    version=2,
+    inputs=("packets", "captures"),  # keyed by flow: both directions of a connection meet; what was lost
     outputs=("verdicts", "contacts"),
     make_core=FilteringCore,
     ordinal=0,

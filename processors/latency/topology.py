@@ -8,16 +8,16 @@ from akbypass.topology import Topology
 
 TOPOLOGY = Topology(
     name="latency",
-    version=1,
-    inputs=("packets", "orders"),  # keyed by flow; by session
+    version=2,
+    inputs=("packets", "orders", "captures"),  # keyed by flow; by session; what was lost of both
     outputs=("latency", "order_events"),
     make_core=LatencyCore,
     ordinal=2,
 )
 LATENCY_WINDOWS = Topology(
     name="latency_windows",
-    version=1,
-    inputs=("latency",),  # keyed by venue: all delays of a venue meet
+    version=2,
+    inputs=("latency", "captures"),  # keyed by venue: all delays of a venue meet; what was lost
     outputs=("latency_windows", "alerts.latency"),
     make_core=LatencyWindowsCore,
     ordinal=3,

@@ -5,6 +5,7 @@ samples in it. Streams are venue and kind, and for order kinds also venue, sessi
 
     percentile p   nearest rank: the value at place ceil(p·n) of the n values in order
     jitter         J += (|difference to the last value of the stream| − J) / 16 (RFC 3550, 6.4.1), over all windows
+    lost_n         samples above VALUES_MAX, and the packets or orders that were lost in the window
     over_target_n  samples with value − u > target
     latency        of a venue: median order_ack of the window, else median tcp_rtt (preset order_ack_median)
     alert          fires when latency − u > target, resolves when latency + u <= target; in between it stays
@@ -25,6 +26,7 @@ from akbypass.kernel import kernel
 from akbypass.order import hash_columns, make_id, restrict
 from akbypass.processors.latency.correlator import CLOCK_SOURCE
 from akbypass.processors.latency.metrics import LATENCY_MODELS
+from akbypass.processors.losses import Losses
 from akbypass.rows import NULL_INT64, Array, Rows
 
 _SCHEMA = schemas.load("latency_windows")
@@ -86,7 +88,7 @@ class Stream:
 
 
 class LatencyWindowsCore:
-    """latency → latency_windows, alerts.latency, for one run and one partition."""
+    """latency, captures → latency_windows, alerts.latency, for one run and one partition."""
 
     def __init__(self, config: Config, run_id: str, partition: int) -> None:
         self._run_id = run_id
@@ -98,12 +100,14 @@ class LatencyWindowsCore:
                 self._targets.setdefault(e.name.encode("ascii", "replace"), round(e.latency_target_us * 1_000))
         self._window: int | None = None  # the open one's number since the epoch
         self._streams: dict[StreamKey, Stream] = {}
+        self._losses = Losses()
         self._firing: dict[bytes, list[Any]] = {}  # venue → [alert id, revision]
         self.counters = {"streams_dropped": 0, "samples_dropped": 0}
 
     def step(self, inputs: Mapping[str, Rows], watermark_ns: int, end: bool) -> dict[str, Rows]:
         """Take delays and close the windows that end below the watermark."""
         rows = restrict(inputs, "latency", "latency")
+        self._losses.take(restrict(inputs, "captures", "captures"))
         windows: list[dict[str, Any]] = []
         alerts: list[dict[str, Any]] = []
         numbers = rows["run_ns"] // self._window_ns
@@ -169,7 +173,17 @@ class LatencyWindowsCore:
         kept = len(values)
         self.counters["samples_dropped"] += n - kept
         ranks = {name: int(values[-(-share * kept // 1_000) - 1]) for name, share in PER_MILLE.items()}
-        return row | ranks | {"min_ns": int(values[0]), "max_ns": int(values[-1]), "n": kept, "lost_n": n - kept}
+        return (
+            row
+            | ranks
+            | {"min_ns": int(values[0]), "max_ns": int(values[-1]), "n": kept, "lost_n": n - kept + self._lost(key[2])}
+        )
+
+    def _lost(self, kind: int) -> int:
+        """Rows lost in the open window that a delay of this kind is made of (count)."""
+        topic, end_ns = "packets" if kind in (TCP_RTT, TCP_HANDSHAKE) else "orders", self._end_ns()
+        first, last = (np.array([ns]) for ns in (end_ns - self._window_ns, end_ns - 1))
+        return int(self._losses.touching(topic, first, last, last)[0])
 
     def _judge(self, venue: bytes, row: dict[str, Any]) -> list[dict[str, Any]]:
         """Fire or resolve the alert of a venue by its window; one id for an episode."""
@@ -205,10 +219,12 @@ class LatencyWindowsCore:
         return {
             "windows": np.frombuffer(text, np.uint8),
             "values": np.concatenate([np.empty(0, np.int64), *values]),
+            **self._losses.snapshot(),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take over a snapshot."""
+        self._losses.restore(state)
         self._window, streams, firing, self.counters = orjson.loads(state["windows"].tobytes())
         self._streams, at = {}, 0
         for venue, session, kind, kept, *plain in streams:

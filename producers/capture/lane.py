@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -10,15 +10,17 @@ import numpy as np
 
 from akbypass import order
 from akbypass.accounts import CAPTURE, Accounts
-from akbypass.order import START_NS
+from akbypass.order import END_NS, START_NS
 from akbypass.producers.capture.headers import HeaderParser
 from akbypass.producers.capture.reader import Reader
 from akbypass.producers.capture.seconds import Seconds
 from akbypass.producers.frames import FrameBatch, PacketBatch
+from akbypass.producers.spool.degrade import Lost
 from akbypass.rows import Rows
 from akbypass.topics import CAPTURE_TOPICS, LEDGER
 
 SLICE_FRAMES = 2_500  # of a paced replay; more of them cost less a frame, but wait longer for the last
+BEHIND_ALL = (END_NS, 0, 0, 0)
 IDLE_SLACK_NS = 1_000_000_000  # a silent live capture's watermark follows the clock this far behind
 
 
@@ -128,21 +130,22 @@ class Lane:
         run_ns = np.maximum.accumulate(np.maximum(frames.ts_ns[:SLICE_FRAMES], self.parser.run_ns))
         return int(np.searchsorted(run_ns, run_ns[0] + self.slice_ns, "left"))
 
-    def with_lost(self, made: EdgeBatch, lost: Mapping[str, int], start_ns: int, end_ns: int) -> EdgeBatch:
-        """Add the captures row about rows (count by topic) of [start_ns, end_ns) that were dropped behind the capture.
+    def with_lost(self, made: EdgeBatch, lost: Sequence[Lost]) -> EdgeBatch:
+        """Add captures rows about rows that were dropped behind the capture; a batch without rows must be its last.
 
-        It stands behind all that the batch has, so in front of all that comes; a batch without rows must be the capture's last.
+        Each stands at the last row that it tells of, or behind the whole batch when that row came before the batch.
         """
+        parts = [rows for topic, rows in made.rows.items() if topic != LEDGER]
+        first = min((order.key_at(part, 0) for part in parts), default=BEHIND_ALL)
         behind = (self.parser.run_ns, self.number, self.reader.position, 0)
-        rows = [made.rows[topic] for topic in made.rows if topic != LEDGER]
-        key = behind if made.end_ns is not None else max(order.key_at(part, -1) for part in rows)
-        row = self.seconds.lost(lost, start_ns, end_ns, key)
-        captures = Rows.concat([made.rows["captures"], row]) if "captures" in made.rows else row
-        told = {"captures": order.number_rows(captures, "capture", self.run_id)}
-        self.accounts.give({"captures": row})
+        last = behind if made.end_ns is not None else max(order.key_at(part, -1) for part in parts)
+        told = [self.seconds.lost(one, one.last_key if one.last_key >= first else last) for one in lost]
+        captures = [made.rows["captures"]] if "captures" in made.rows else []
+        rows = {"captures": order.number_rows(Rows.concat([*captures, *told]), "capture", self.run_id)}
+        self.accounts.give({"captures": Rows.concat(told)})
         if made.end_ns is not None and LEDGER in made.rows:
-            told[LEDGER] = self.accounts.statement({}, made.end_ns, True)  # once more, as there is one row more
-        return EdgeBatch(made.capture_id, made.rows | told, made.watermark_ns, made.end_ns)
+            rows[LEDGER] = self.accounts.statement({}, made.end_ns, True)  # once more, as there are more rows
+        return EdgeBatch(made.capture_id, made.rows | rows, made.watermark_ns, made.end_ns)
 
     def _rows_of(self, frames: FrameBatch) -> dict[str, Rows]:
         before = self.parser.run_ns

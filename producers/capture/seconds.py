@@ -7,14 +7,13 @@ totals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from akbypass.order import OrderKey
 from akbypass.producers.capture import layers
 from akbypass.producers.capture.headers import ParsedFrames
 from akbypass.producers.frames import FrameBatch
+from akbypass.producers.spool.degrade import Lost
 from akbypass.rows import Array, Rows
 
 SECOND_NS = 1_000_000_000
@@ -87,13 +86,13 @@ class Seconds:
         counts[:, 0] += self._counts
         return self._rows(seconds, counts, np.array([self._resolution]), np.array([run_ns]), np.array([position]))
 
-    def lost(self, rows: Mapping[str, int], start_ns: int, end_ns: int, key: OrderKey) -> Rows:
-        """The row about rows, by topic (count), of [start_ns, end_ns) that were dropped behind the capture."""
+    def lost(self, lost: Lost, key: OrderKey) -> Rows:
+        """The row, with this order key, about rows that were dropped behind the capture."""
         same = self._same
         return Rows.build(
-            "captures", 1, run_ns=key[0], capture_id=key[1], capture_pos=key[2], ts_start_ns=start_ns, ts_end_ns=end_ns,
-            ts_resolution_ns=self._resolution, point=same["point"], source=[same["source"]], clock_source=same["clock"],
-            **{f"dropped_spool_{topic}": n for topic, n in rows.items()},
+            "captures", 1, run_ns=key[0], capture_id=key[1], capture_pos=key[2], ts_start_ns=lost.first_ns,
+            ts_end_ns=lost.last_ns + 1, ts_resolution_ns=self._resolution, point=same["point"], source=[same["source"]],
+            clock_source=same["clock"], **{f"dropped_spool_{topic}": n for topic, n in lost.rows.items()},
         )  # fmt: skip
 
     def _new_drops(self, kernel_drops: int) -> int:

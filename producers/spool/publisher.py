@@ -28,7 +28,7 @@ from akbypass.batch import Message
 from akbypass.config import Config
 from akbypass.errors import ServiceError
 from akbypass.producers.spool import degrade
-from akbypass.producers.spool.degrade import ACCOUNTS, Lost
+from akbypass.producers.spool.degrade import ACCOUNTS, Lost, Tally
 from akbypass.producers.spool.log import SpoolFullError, SpoolLog, SpoolReader
 from akbypass.producers.spool.record import Record
 from akbypass.telemetry import metrics
@@ -40,7 +40,7 @@ QUIET_S = 5.0  # shortest time between two reports of what happens
 PREPARE_S = 1.0  # pause between two tries to prepare the broker
 RENEW_S = 0.5  # pause behind a new producer
 RENEWALS_MAX = 20  # new producers without one report in between; more means that another does not help
-CAPTURE_ROW_BYTES = 64 * 1024  # room that the copies of one captures row need at most
+CAPTURE_ROW_BYTES = 64 * 1024  # room for some captures rows in every partition
 HOPELESS = ("MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "_INVALID_ARG")
 
 
@@ -70,7 +70,8 @@ class SpoolPublisher:
         self._changed = threading.Condition()
         self._open: dict[int, tuple[float, Record | None]] = {}  # in librdkafka: since when (s), None when on disk
         self._held: dict[tuple[str, int], Message] = {}  # newest watermark for which there was no room, by place
-        self._lost: dict[int, Lost] = {}  # by capture, not yet told
+        self._window_ns = config.thresholds.window_ms * 1_000_000
+        self._lost: dict[int, Tally] = {}  # by capture, not yet told
         self._next: Record | None = None  # read from disk, but librdkafka had no room
         self._sent = self._log.first - 1  # last number that librdkafka was given
         self._last = self._log.last  # last number that was accepted
@@ -130,11 +131,12 @@ class SpoolPublisher:
             if not self.dropped:
                 log.error("the spool is full; rows are dropped and counted, packets first")
             name = self._names[topic]
-            left, source, lost = degrade.hollow(name, message)
-            self.dropped.update(lost.rows)
-            metrics.SPOOL_DROPPED.labels(name).inc(lost.rows[name])
+            left, source, lost = degrade.hollow(name, message, self._window_ns)
+            self.dropped[name] += message.rows
+            metrics.SPOOL_DROPPED.labels(name).inc(message.rows)
             if name in topics.CAPTURE_TOPICS:  # of the ledger, a later statement says all that an earlier one said
-                self._lost.setdefault(source, Lost(lost.first_ns, lost.last_ns)).add(lost)
+                for window, account in lost.items():
+                    self._lost.setdefault(source, Tally()).add(window, account)
         if left is not None:
             self._held[topic, partition] = left
 
@@ -146,13 +148,13 @@ class SpoolPublisher:
             if not self._accept(topic, partition, message):
                 return
 
-    def take_lost(self, capture: int) -> Lost | None:
-        """Hand out what was dropped of a capture since the last call; None while a row about it might be dropped too."""
+    def take_lost(self, capture: int) -> list[Lost]:
+        """Hand out what was dropped of a capture since the last call; nothing while rows about it might be dropped too."""
         with self._changed:
             room = self._limits[ACCOUNTS] - self._log.bytes
             if capture not in self._lost or (self._spooling and room < CAPTURE_ROW_BYTES and not self.always):
-                return None
-            return self._lost.pop(capture)
+                return []
+            return self._lost.pop(capture).take()
 
     def waiting(self) -> int:
         """Messages that the broker has not acknowledged (count)."""

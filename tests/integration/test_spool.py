@@ -110,7 +110,7 @@ def test_a_full_spool_drops_counted_rows_and_no_orders(
 
     def look(client: Any, run: str) -> Any:
         keys = {t: set(client.query(keys_of(t, run)).result_rows) for t in TOPICS}
-        return keys, results.all_results(client, run, ("captures", "order_events"))
+        return keys, results.all_results(client, run, ("captures", "order_events", "latency_windows"))
 
     keys, found = through(capture, config, tmp_path / "home", between, look)
     assert len(stopped) == 2, "the spool was never full"
@@ -125,6 +125,15 @@ def test_a_full_spool_drops_counted_rows_and_no_orders(
         for row in (r for r in told if r[f"dropped_spool_{topic}"]):
             lost -= {key for key in lost if row["ts_start_ns"] <= key[0] < row["ts_end_ns"]}
         assert not lost, topic
+    doubted = [window for window in found["latency_windows"] if window["lost_n"]]
+    for window in doubted:
+        touching = [
+            row["dropped_spool_packets"] or 0
+            for row in told
+            if row["ts_start_ns"] < window["window_end_ns"] and row["ts_end_ns"] > window["window_start_ns"]
+        ]
+        assert window["kind"].startswith("tcp_") and window["lost_n"] == sum(touching)
+    assert doubted
 
 
 def keys_of(topic: str, run: str) -> str:

@@ -38,7 +38,7 @@ def message(topic: str, number: int, rows: int = ROWS) -> Message:
     """The n-th message of a topic, of capture 0: rows in order behind those of the message before."""
     i = np.arange(number * ROWS, number * ROWS + rows)
     made = Rows.build(topic, rows, run_ns=START_NS + i, capture_pos=i) if rows else None
-    whole = Batch(topic, "r1", 0, 1, made, START_NS + (number + 1) * ROWS, None, number)
+    whole = Batch(topic, "r1", 0, 1, made, START_NS + (number + 1) * ROWS, None, number, rows_before=number * ROWS)
     return next(batch.encode(whole, 4_096, 768 * 1024))
 
 
