@@ -24,7 +24,7 @@ import orjson
 from faust.types import TP
 from mode import Service
 
-from akbypass import accounts, batch, letters, topics
+from akbypass import accounts, batch, letters, topics, transport
 from akbypass.batch import Batch, BatchError
 from akbypass.checkpoint import Checkpoint, CheckpointStore, HandoverError, SupersededError, load_all
 from akbypass.checkpoint_log import LogWriter
@@ -153,7 +153,7 @@ class TopologyWorker:
     def _make_app(self, member: str) -> Any:
         kafka = self.config.kafka
         app = faust.App(
-            f"{kafka.prefix}{self.topology.name}",
+            transport.group_of(self.config, self.topology),
             broker=[f"kafka://{b}" for b in self.bootstrap.split(",")],
             broker_credentials=credentials(kafka.options),
             store="memory://",

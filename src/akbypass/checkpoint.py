@@ -162,16 +162,11 @@ class CheckpointStore:
         failed = any(r.key == FAILED and not is_foreign(r) for r in behind)
         if manifest is None:
             return Checkpoint(failed=failed)
-        chunks = [_Chunk(*c) for c in manifest["chunks"]]
-        found = reader.at(self.partition, [c.offset for c in chunks])
-        pieces = [found.get(c.offset, b"") for c in chunks]
-        for chunk, piece in zip(chunks, pieces, strict=True):
-            if digest(piece) != chunk.hash:
-                where = f"{self.topic}[{self.partition}]@{chunk.offset}"
-                raise FencedError(f"{where}: expected a chunk of {chunk.size} bytes, found {len(piece)} others")
-        self._chunks, self._position, self.sequence = chunks, manifest["position"], manifest["sequence"]
+        state = read_state(reader, self.partition, manifest)
+        self._chunks = [_Chunk(*c) for c in manifest["chunks"]]
+        self._position, self.sequence = manifest["position"], manifest["sequence"]
         self.saved_s = time.monotonic()
-        return Checkpoint(unpack(pieces), manifest["meta"], failed)
+        return Checkpoint(state.arrays, state.meta, failed)
 
     def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any] | orjson.Fragment) -> Saved:
         """Write one state durably; when it returns, input offsets up to `meta` (words or JSON) may be acknowledged.
@@ -279,10 +274,22 @@ def digest(piece: bytes | memoryview) -> str:
     return hashlib.sha256(piece).hexdigest()[:32]
 
 
+def read_state(reader: LogReader, partition: int, manifest: Mapping[str, Any]) -> Checkpoint:
+    """The state that a manifest names; raises FencedError when its chunks are not there."""
+    chunks = [_Chunk(*c) for c in manifest["chunks"]]
+    found = reader.at(partition, [c.offset for c in chunks])
+    pieces = [found.get(c.offset, b"") for c in chunks]
+    for chunk, piece in zip(chunks, pieces, strict=True):
+        if digest(piece) != chunk.hash:
+            where = f"{reader.topic}[{partition}]@{chunk.offset}"
+            raise FencedError(f"{where}: expected a chunk of {chunk.size} bytes, found {len(piece)} others")
+    return Checkpoint(unpack(pieces), manifest["meta"])
+
+
 def find_manifest(
-    reader: LogReader, partition: int, version: int, behind: list[Record] | None = None
+    reader: LogReader, partition: int, version: int | None, behind: list[Record] | None = None
 ) -> dict[str, Any] | None:
-    """The newest manifest that counts; raises SupersededError when another version has claimed the log since.
+    """The newest manifest that counts; raises SupersededError when another than `version` has claimed the log since.
 
     Every record behind it is added to `behind`.
     """
@@ -328,7 +335,7 @@ def load_all(stores: Sequence[CheckpointStore]) -> dict[int, Checkpoint]:
     return found
 
 
-def _check_version(topic: str, partition: int, record: Record, version: int) -> None:
+def _check_version(topic: str, partition: int, record: Record, version: int | None) -> None:
     claimed = orjson.loads(record.value)["version"]
-    if claimed != version:
+    if version not in (None, claimed):
         raise SupersededError(f"{topic}[{partition}] was taken over by version {claimed} at offset {record.offset}")

@@ -205,9 +205,9 @@ class Merge:
         """Smallest watermark of all sources of all inputs."""
         return min(self.spoken_ns(name) for name in self.inputs)
 
-    def release(self) -> Released | None:
-        """Return the rows below the watermark if it has moved since the last call, else None."""
-        watermark = self.watermark_ns()
+    def release(self, until_ns: int = END_NS) -> Released | None:
+        """Return the rows below the watermark, or below `until_ns` if that is less; None when it has not moved."""
+        watermark = min(self.watermark_ns(), until_ns)
         if self.done or watermark <= self.released_ns:
             return None
         out = {name: rows for name in self.inputs if (rows := self._below(name, watermark)) is not None}

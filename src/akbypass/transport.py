@@ -48,6 +48,11 @@ def answers(config: Config, bootstrap: str, timeout_s: float = 3) -> bool:
         return False
 
 
+def group_of(config: Config, topology: Topology) -> str:
+    """Consumer group of the workers of one version of a topology."""
+    return f"{config.kafka.prefix}{topology.name}.v{topology.version}"
+
+
 def declare_topics(config: Config, bootstrap: str, names: Iterable[str], topologies: Iterable[Topology]) -> None:
     """Create the topics that do not exist; raises ServiceError when one exists with another number of partitions."""
     admin = AdminClient(client_options(config, bootstrap))

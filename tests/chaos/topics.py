@@ -70,7 +70,7 @@ class Injector:
 
     def _checkpoints(self) -> list[str]:
         listed = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0}).list_topics(timeout=READ_S).topics
-        return sorted(name for name in listed if name.startswith(f"{self._prefix}checkpoints."))
+        return sorted(name for name in listed if name.startswith(f"{self._prefix}state."))
 
     def _send(self, name: str, partition: int, value: bytes | None, key: Any, headers: Any, is_poison: bool) -> None:
         def delivered(error: Any, message: Any) -> None:

@@ -171,7 +171,7 @@ class Toy:
     def left(self) -> dict[tuple[str, int], int]:
         """Messages of each partition of packets that are not committed."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        group = f"{self.config.kafka.prefix}toy"
+        group = transport.group_of(self.config, TOY)
         answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(10)
         places = [p for p in answer.topic_partitions if "packets" in p.topic]
         latest = {TopicPartition(p.topic, p.partition): OffsetSpec.latest() for p in places}

@@ -25,6 +25,7 @@ from akbypass.config import Config, Kafka
 from akbypass.offline import Offline
 from akbypass.processors.worker import PENDING_ROWS_MAX
 from akbypass.rows import Rows
+from akbypass.topology import Topology
 from akbypass.transport import Publisher, RunWriter
 from tests.backends import Broker
 from tests.spine.test_progress import TOY
@@ -82,10 +83,10 @@ class Workers:
         self.arguments, self.logs = [bootstrap, prefix], logs
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, member: str) -> None:
+    def start(self, member: str, version: str = "1") -> None:
         """Start one."""
         with (self.logs / f"{member}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tests.integration.toy_worker", *self.arguments, member]
+            command = [sys.executable, "-m", "tests.integration.toy_worker", *self.arguments, member, version]
             self.running[member] = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
 
     def kill(self, member: str) -> None:
@@ -181,9 +182,9 @@ def saved_offsets(config: Config, bootstrap: str) -> dict[tuple[str, int], int]:
     return found
 
 
-def claims(config: Config, bootstrap: str) -> dict[int, int]:
+def claims(config: Config, bootstrap: str, topology: Topology = TOY) -> dict[int, int]:
     """Epoch of the newest owner of every partition; -1 before the first."""
-    topic, found = transport.checkpoint_topic(config, TOY.name, TOY.version), {}
+    topic, found = transport.checkpoint_topic(config, topology.name, topology.version), {}
     with LogReader(config, bootstrap, topic, 60) as reader:
         for partition in range(config.kafka.partitions):
             records = reader.between(partition, *reader.bounds(partition))

@@ -47,9 +47,9 @@ def cli(log_format: str) -> None:
 
 
 def _register() -> None:
-    from akbypass.cli import bench, demo, look, offline, reconcile, rejected, spool, stack, stream
+    from akbypass.cli import bench, demo, look, offline, reconcile, rejected, spool, stack, stream, takeover
 
-    for module in (demo, stack, stream, offline, look, reconcile, rejected, spool, bench):
+    for module in (demo, stack, stream, takeover, offline, look, reconcile, rejected, spool, bench):
         for command in module.COMMANDS:
             cli.add_command(command)
 

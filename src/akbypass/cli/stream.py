@@ -135,6 +135,7 @@ def process(
     SIGTERM takes what was read, saves it and exits with 0; a second signal, or shutdown.drain_s, ends it at once with 8.
     """
     from akbypass.processors.worker import run_worker
+    from akbypass.takeover.handover import require_own
 
     settle_memory()
     config = load_config(config_path, bootstrap_servers)
@@ -142,6 +143,7 @@ def process(
     life = Life(config, "worker", telemetry_port)
     chosen = processors.choose(names)
     transport.declare_topics(config, bootstrap, transport.known_topics(), chosen)
+    require_own(config, bootstrap, chosen)
     run_worker(chosen, config, bootstrap, member, processors.marked_topics(), life)
 
 

@@ -36,6 +36,7 @@ log = logging.getLogger("akbypass.stack")
 RESTARTS_MAX = 5  # of one child within RESTARTS_S; more means that a restart does not help
 RESTARTS_S = 60.0
 WATCH_S = 0.5
+TAKEOVER_S = 90.0  # how long workers of an older version, which only a shared broker can have, may take to stop
 STOP_MARGIN_S = 5.0  # beyond the time that a child has for draining
 STARTED_S = 5.0  # psutil derives start times from the wall clock, which may be set a little between two looks
 
@@ -166,6 +167,7 @@ class Stack:
         from akbypass.local.store import StoreServer
         from akbypass.processors import all_topologies
         from akbypass.sinks.clickhouse.migrate import migrate
+        from akbypass.takeover.handover import take_over
 
         self.places.logs.mkdir(parents=True, exist_ok=True)
         points = self.endpoints
@@ -185,6 +187,7 @@ class Stack:
             points.pids["store"] = store.pid or 0
         tell("preparing topics and tables")
         transport.declare_topics(self.config, points.bootstrap_servers, transport.known_topics(), all_topologies())
+        take_over(all_topologies(), self.config, points.bootstrap_servers, TAKEOVER_S, tell)
         with store_client.connect(self.config, points.store_url, database="") as client:
             migrate(client, store_client.database_of(self.config, points.store_url))
         tell("starting workers and sinks")
