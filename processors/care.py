@@ -1,4 +1,4 @@
-"""What a worker does when a core fails: notes it, is careful the next time, and tells of what was set aside.
+"""What a worker does when a core fails or rows come late: notes it, is careful the next time, tells of what was set aside.
 
 The first failure ends the worker, because the state is void then; the note lies behind the last checkpoint. Who starts
 from that checkpoint copies the state before every step for a while, so that rows at which the core fails again can be
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from akbypass.checkpoint import Checkpoint, CheckpointStore
 from akbypass.errors import ServiceError
 from akbypass.letters import Place
 from akbypass.order import key_at
-from akbypass.progress import Progress
+from akbypass.progress import Late, Progress
 from akbypass.quarantine import SetAside
 from akbypass.rows import Rows
 from akbypass.telemetry.metrics import SET_ASIDE
@@ -76,6 +76,28 @@ class Care:
             self._until_s = time.monotonic() + self.publisher.config.rejects.careful_s
             for found in aside:
                 self._tell(partition, found)
+
+    def tell_late(self, place: Place, value: bytes | None, late: Sequence[Late]) -> None:
+        """Tell of the rows of one message that came too late."""
+        for found in late:
+            count, first, last = len(found.rows), int(found.rows["run_ns"][0]), int(found.rows["run_ns"][-1])
+            detail = (
+                f"expected rows above what was said for capture {found.source} while it was silent, "
+                f"found {count} below, from {first} to {last} ns"
+            )
+            made = letters.letter(
+                place, stage=self.topology, reason=letters.LATE, detail=detail, value=value, message_run=found.run_id,
+                message_rows=count,
+            )  # fmt: skip
+            letters.send(self.publisher, made)
+            SET_ASIDE.labels(self.topology, place.topic, letters.LATE).inc(count)
+            about = {
+                "topology": self.topology,
+                "topic": place.topic,
+                "partition": place.partition,
+                "run_id": found.run_id,
+            }
+            log.warning("%d rows of capture %d came too late", count, found.source, extra=about)
 
     def _note(self, partition: Stepped, error: CoreError) -> None:
         try:

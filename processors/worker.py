@@ -293,6 +293,9 @@ class TopologyWorker:
             found = None
             self._reject(topic, message, event.value, str(error))
         fresh = partition.progress.take(topic, message.offset, found, event, time.monotonic())
+        if partition.progress.late:
+            late, partition.progress.late = partition.progress.late, []
+            self.care.tell_late(_place(topic, message), event.value, late)
         event.value = message.value = None  # only the offset is needed from here on
         if not fresh:
             return
@@ -304,7 +307,7 @@ class TopologyWorker:
     def _reject(self, topic: str, message: Any, value: bytes | None, detail: str) -> None:
         """Write a message that cannot be decoded to `rejected`."""
         self.rejected += 1
-        place = Place(topic, message.partition, message.offset, round(message.timestamp * 1000))
+        place = _place(topic, message)
         letters.send(
             self.publisher,
             letters.letter(place, stage=self.topology.name, reason=letters.NOT_A_BATCH, detail=detail, value=value),
@@ -435,6 +438,10 @@ class TopologyWorker:
         self.watch.saved(partition.number, done.saved)
         for event in tokens:
             event.ack()
+
+
+def _place(topic: str, message: Any) -> Place:
+    return Place(topic, message.partition, message.offset, round(message.timestamp * 1000))
 
 
 def credentials(options: Mapping[str, str]) -> Any:

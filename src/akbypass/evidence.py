@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from akbypass import processors, reconcile, results, schemas, topics
+from akbypass import letters, processors, reconcile, results, schemas, topics
 from akbypass.accounts import CAPTURE
 from akbypass.config import Config
 from akbypass.reconcile import Balance, Evidence, Line, Reader
@@ -125,9 +125,11 @@ def _counting(config: Config) -> Iterator[str]:
 
 
 def _letters(client: Any, run_id: str) -> dict[tuple[str, str], int]:
-    """Rows of the run's messages that a reader set aside, by (reader, topic)."""
+    """Rows of the run's messages that a reader set aside without taking them, by (reader, topic)."""
     query = (
         "SELECT stage, topic, toInt64(sum(message_rows)) FROM rejected FINAL "
-        "WHERE message_run = {run:String} AND message_rows IS NOT NULL AND topic IS NOT NULL GROUP BY stage, topic"
+        "WHERE message_run = {run:String} AND message_rows IS NOT NULL AND topic IS NOT NULL AND reason != {taken:String} "
+        "GROUP BY stage, topic"
     )
-    return {(s, t): int(n) for s, t, n in client.query(query, parameters={"run": run_id}).result_rows}
+    parameters = {"run": run_id, "taken": letters.CORE_FAILED}  # taken, as its account says, before the core failed
+    return {(s, t): int(n) for s, t, n in client.query(query, parameters=parameters).result_rows}

@@ -30,6 +30,7 @@ CORE_FAILED = "core_failed"  # a core fails at a row of the message
 CORE_GIVEN_UP = (
     "core_given_up"  # a core fails at no row in particular, or at too many: nothing more of its run is taken
 )
+LATE = "late"  # rows of the message came behind what had been said for their silent capture
 NOT_A_CHECKPOINT = "not_a_checkpoint"  # the bytes are no manifest
 
 

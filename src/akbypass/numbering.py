@@ -7,7 +7,7 @@ how many rows it will never see, whatever took them: retention, a poison message
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 from akbypass.rows import Rows
 from akbypass.schemas import NULL_INT64
@@ -25,11 +25,21 @@ class Taken:
     last_ns: int = NULL_INT64  # run_ns of the last row taken
     lost_from_ns: int = NULL_INT64  # the lost rows lie not before this, where it is known
     lost_to_ns: int = NULL_INT64  # … and not behind this
+    aside: int = 0  # rows before `position` that came and were set aside (count)
+    coming: list[list[int]] = field(default_factory=list)  # numbers [from, to) of further ones, in order
 
     @property
     def rows(self) -> int:
         """Rows taken (count)."""
-        return self.position - self.lost
+        return self.position - self.lost - self.aside
+
+    def set_aside(self, number: int | None, count: int) -> None:
+        """Know of rows, the first with this number, that came and will not be taken; they are not lost."""
+        if number is None:
+            return
+        start = max(number, self.position, self.coming[-1][1] if self.coming else 0)
+        if start < number + count:
+            self.coming.append([start, number + count])
 
     def take(self, number: int | None, rows: Rows) -> None:
         """Take rows, at least one, the first of which has this number; None when its writer did not number them."""
@@ -46,11 +56,26 @@ class Taken:
     def _skip(self, number: int, until_ns: int) -> None:
         if number <= self.position:
             return
-        if not self.lost:
-            self.lost_from_ns = self.last_ns
-        self.lost += number - self.position
-        self.position, self.lost_to_ns = number, until_ns
+        aside = self._pass(number)
+        lost = number - self.position - aside
+        self.position, self.aside = number, self.aside + aside
+        if lost:
+            if not self.lost:
+                self.lost_from_ns = self.last_ns
+            self.lost, self.lost_to_ns = self.lost + lost, until_ns
 
-    def pack(self) -> tuple[int, ...]:
+    def _pass(self, number: int) -> int:
+        """Forget the rows set aside below a number; returns how many they were."""
+        passed = 0
+        while self.coming and self.coming[0][0] < number:
+            start, end = self.coming[0]
+            passed += min(end, number) - start
+            if end > number:
+                self.coming[0][0] = number
+                break
+            del self.coming[0]
+        return passed
+
+    def pack(self) -> tuple[int | list[list[int]], ...]:
         """Every field, in order."""
         return astuple(self)

@@ -137,6 +137,8 @@ class Merge:
 
     Rows at or below the last order key of their source are repeats and dropped (design rule 6); rows below what was
     released before a restart are dropped too, so a reader may be handed messages again from any earlier offset.
+    Rows that are no repeats and lie below their own source's watermark are late: somebody has spoken for it while it was
+    silent. So the log of one partition decides what is late, and never a clock or another input.
     """
 
     def __init__(
@@ -152,18 +154,22 @@ class Merge:
 
     def add(
         self, name: str, source: int, sources: int, rows: Rows | None, watermark_ns: int, end_ns: int | None,
-        rows_before: int | None = None,
-    ) -> None:  # fmt: skip
-        """Take one batch of `source`, one of `sources` writers of the input `name`.
+        rows_before: int | None = None, last_key: OrderKey = BEFORE_ALL,
+    ) -> Rows | None:  # fmt: skip
+        """Take one batch of `source`, one of `sources` writers of the input `name`; returns its late rows, if any.
 
         `rows_before` are the rows that it sent to this partition before the batch (count); None when it did not say.
+        `last_key` is that of rows that came before, for a batch without rows that stands for them.
         """
         self.expected[name] = sources
         state = self.sources[name].get(source)
         if state is None:
             state = self.sources[name][source] = Source(taken=self._restored.pop((name, source), Taken()))
-        n = 0 if rows is None else len(rows)
+        n, late = 0 if rows is None else len(rows), None
+        state.last_key = max(state.last_key, last_key)
         if rows is not None and n:
+            if int(rows["run_ns"][0]) < state.watermark_ns:
+                late, rows = self._split_late(state, rows, rows_before)
             fresh = self._fresh(state, rows)
             if len(fresh):  # the last ones of the batch, as it is in order
                 number = None if rows_before is None else rows_before + n - len(fresh)
@@ -174,8 +180,25 @@ class Merge:
             state.end_ns = end_ns
             if rows_before is not None:
                 state.taken.total = rows_before + n
+        return late
+
+    def _split_late(self, state: Source, rows: Rows, rows_before: int | None) -> tuple[Rows | None, Rows]:
+        """Part rows into those that are late and the others, repeats among them."""
+        stop = int(np.searchsorted(rows["run_ns"], state.watermark_ns, "left"))
+        start = 0
+        while start < stop and key_at(rows, start) <= state.last_key:
+            start += 1
+        if start == stop:
+            return None, rows
+        late = rows.take(slice(start, stop))
+        state.taken.set_aside(None if rows_before is None else rows_before + start, stop - start)
+        state.last_key = key_at(late, -1)
+        self.repeats += start
+        return late, rows.take(slice(stop, None))
 
     def _fresh(self, state: Source, rows: Rows) -> Rows:
+        if not len(rows):
+            return rows
         first, last = key_at(rows, 0), key_at(rows, -1)
         floor = (self.released_ns, -1, -1, -1)
         bar = max(state.last_key, floor)

@@ -6,6 +6,7 @@ What a done message said about its source (watermark, end) is kept with the offs
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from akbypass.batch import Batch
-from akbypass.order import END_NS, START_NS, OrderKey
-from akbypass.rows import ORDER, Array
+from akbypass.order import BEFORE_ALL, END_NS, START_NS, OrderKey, key_at
+from akbypass.rows import ORDER, Array, Rows
 from akbypass.topology import TopologyPartition
 
 
@@ -33,7 +34,18 @@ class _Entry:
     end_ns: int | None
     last_run_ns: int | None  # of its rows; None without rows
     token: Any  # acknowledged with the offset
+    last_key: OrderKey = BEFORE_ALL  # of its rows
     keys: dict[str, Array] | None = None  # order keys of its rows, while places are wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Rows of one message that came behind what their source had promised, or behind the end of its run."""
+
+    topic: str
+    run_id: str
+    source: int
+    rows: Rows
 
 
 @dataclass
@@ -48,6 +60,7 @@ class Progress:
     wanted_offset: dict[str, int] = field(default_factory=dict)  # per topic, the offset that must come next
     spoken: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # run → topic → what done messages said
     places: bool = False
+    late: list[Late] = field(default_factory=list)  # of the message taken last; whoever tells of them empties it
     _open: dict[str, deque[_Entry]] = field(default_factory=dict)
     _heard_s: dict[str, float] = field(default_factory=dict)  # run → when its last message came
 
@@ -66,15 +79,27 @@ class Progress:
             entry = _Entry(offset, "", 0, 1, START_NS, None, None, token)
         else:
             rows = batch.rows
-            last = int(rows["run_ns"][-1]) if rows is not None and len(rows) else None
+            key = key_at(rows, -1) if rows is not None and len(rows) else BEFORE_ALL
+            last = key[0] if key != BEFORE_ALL else None
             self._heard_s[batch.run_id] = now_s
             keys = {k: rows[k].copy() for k in ORDER} if self.places and rows is not None else None
             entry = _Entry(
-                offset, batch.run_id, batch.source, batch.sources, batch.watermark_ns, batch.end_ns, last, token, keys
+                offset,
+                batch.run_id,
+                batch.source,
+                batch.sources,
+                batch.watermark_ns,
+                batch.end_ns,
+                last,
+                token,
+                key,
+                keys,
             )
-            self.partition.add(
+            late = self.partition.add(
                 topic, batch.run_id, batch.source, batch.sources, rows, batch.watermark_ns, batch.end_ns, batch.rows_before
             )  # fmt: skip
+            if late is not None:
+                self.late.append(Late(topic, batch.run_id, batch.source, late))
         self._open.setdefault(topic, deque()).append(entry)
         return True
 
@@ -131,24 +156,30 @@ class Progress:
         if entry.run_id not in self.partition.runs:
             return
         said = self.spoken.setdefault(entry.run_id, {}).setdefault(topic, {"sources": entry.sources, "by": {}})
-        before, end = said["by"].get(str(entry.source), (START_NS, None))
+        before, end, last_key = said["by"].get(str(entry.source), (START_NS, None, BEFORE_ALL))
         watermark = END_NS if entry.end_ns is not None else entry.watermark_ns
-        said["by"][str(entry.source)] = (max(before, watermark), entry.end_ns if entry.end_ns is not None else end)
+        end = end if entry.end_ns is None else entry.end_ns
+        said["by"][str(entry.source)] = (max(before, watermark), end, max(last_key, entry.last_key))
 
     def meta(self, released: Mapping[str, int]) -> dict[str, Any]:
         """What a manifest says beside the state."""
-        ended = dict(self.partition.ended)
-        return {"offsets": dict(self.next_offset), "spoken": self.spoken, "released": dict(released), "ended": ended}
+        ended, tails = dict(self.partition.ended), self.partition.tails
+        runs = {"spoken": self.spoken, "released": dict(released), "ended": ended, "tails": tails}
+        return {"offsets": dict(self.next_offset), **runs}
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """Take over a checkpoint: afterwards the inputs are to be read from `next_offset`."""
         self.partition.restore(arrays, meta["released"], meta["ended"])
+        self.partition.tails = copy.deepcopy(meta.get("tails", {}))
         self.next_offset = {topic: int(offset) for topic, offset in meta["offsets"].items()}
         self.spoken = {}
         for run_id, by_topic in meta["spoken"].items():
             for topic, said in by_topic.items():
                 kept: dict[str, Any] = {"sources": said["sources"], "by": {}}
                 self.spoken.setdefault(run_id, {})[topic] = kept
-                for source, (watermark, end) in said["by"].items():
-                    kept["by"][source] = (watermark, end)
-                    self.partition.add(topic, run_id, int(source), said["sources"], None, watermark, end)
+                for source, (watermark, end, key) in said["by"].items():
+                    last_key: OrderKey = (key[0], key[1], key[2], key[3])
+                    kept["by"][source] = (watermark, end, last_key)
+                    self.partition.add(
+                        topic, run_id, int(source), said["sources"], None, watermark, end, last_key=last_key
+                    )

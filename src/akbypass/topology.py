@@ -12,9 +12,10 @@ import numpy as np
 from akbypass import accounts, order, quarantine
 from akbypass.accounts import Accounts
 from akbypass.config import Config
-from akbypass.order import END_NS, START_NS, Merge, Released
+from akbypass.order import BEFORE_ALL, END_NS, START_NS, Merge, OrderKey, Released, key_at
 from akbypass.quarantine import SetAside
 from akbypass.rows import Array, Rows
+from akbypass.topics import CAPTURE_TOPICS
 
 
 class Core(Protocol):
@@ -90,6 +91,8 @@ class _Run:
     aside: int = 0  # rows set aside (count)
 
 
+Tails = dict[str, dict[str, dict[str, OrderKey]]]  # run → topic → source → last order key that came
+TAILS_MAX = 16  # ended runs of several captures of which is known how far each capture came
 RUNS_ENDED_MAX = 1_024  # ended runs remembered per partition, so that their repeats stay repeats
 
 
@@ -100,6 +103,7 @@ class TopologyPartition:
         self.topology, self.config, self.partition = topology, config, partition
         self.runs: dict[str, _Run] = {}
         self.ended: dict[str, int] = {}  # run_id → end_ns, oldest first
+        self.tails: Tails = {}  # of runs that ended lately
         self.lost = Counter[str]()  # rows that never came, by input, since this object was made (count)
         self.careful = False  # copy the state before every step, and set aside what a core fails at
         self.aside: list[SetAside] = []  # what was set aside; whoever tells of it empties it
@@ -114,14 +118,30 @@ class TopologyPartition:
         watermark_ns: int,
         end_ns: int | None,
         rows_before: int | None = None,
-    ) -> None:
-        """Take one batch of an input topic; `rows_before` is the number of its first row, None when it has none."""
+        last_key: OrderKey = BEFORE_ALL,
+    ) -> Rows | None:
+        """Take one batch of an input topic; returns its late rows, if any.
+
+        `rows_before` is the number of its first row, None when it has none; `last_key` as `Merge.add` takes it.
+        """
         if run_id in self.ended:
-            return
+            return self._after_end(topic, run_id, source, rows)
         run = self.runs.get(run_id)
         if run is None:
             run = self.runs[run_id] = self._open(run_id)
-        run.merge.add(topic, source, sources, rows, watermark_ns, end_ns, rows_before)
+        return run.merge.add(topic, source, sources, rows, watermark_ns, end_ns, rows_before, last_key)
+
+    def _after_end(self, topic: str, run_id: str, source: int, rows: Rows | None) -> Rows | None:
+        """Rows that no source had sent before the run ended without it; None where they are repeats, or it is long ago."""
+        known = self.tails.get(run_id, {}).get(topic)
+        if known is None or rows is None or not len(rows):
+            return None
+        last = tuple(known.get(str(source), BEFORE_ALL))
+        if key_at(rows, -1) <= last:
+            return None
+        keep = np.fromiter((key_at(rows, i) > last for i in range(len(rows))), bool, len(rows))
+        known[str(source)] = key_at(rows, -1)
+        return rows.take(keep)
 
     def _open(self, run_id: str) -> _Run:
         topology = self.topology
@@ -147,7 +167,16 @@ class TopologyPartition:
                 self.ended[run_id] = released.end_ns
                 while len(self.ended) > RUNS_ENDED_MAX:
                     del self.ended[next(iter(self.ended))]
+                self._remember_tail(run_id, run.merge)
         return emissions
+
+    def _remember_tail(self, run_id: str, merge: Merge) -> None:
+        """Keep how far each of several captures came, to know what comes late from what comes again."""
+        several = [t for t in merge.inputs if t in CAPTURE_TOPICS and merge.expected.get(t, 1) > 1]
+        if several:
+            self.tails[run_id] = {t: {str(i): s.last_key for i, s in merge.sources[t].items()} for t in several}
+            while len(self.tails) > TAILS_MAX:
+                del self.tails[next(iter(self.tails))]
 
     def _step(self, run_id: str, run: _Run, released: Released, before_ns: int) -> dict[str, Rows]:
         end = released.end_ns is not None

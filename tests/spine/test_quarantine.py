@@ -97,7 +97,8 @@ def drive(topology: Topology, rows: Rows, cuts: list[int], config: Config, resta
             again.restore(arrays, released, partition.ended)
             for topic in ("packets", "orders"):
                 again.add(topic, "r1", 0, 1, None, watermark, None)
-            waiting = part.take(part["run_ns"] >= released.get("r1", START_NS))
+            read = rows.take(slice(0, stop))
+            waiting = read.take(read["run_ns"] >= released.get("r1", START_NS))
             if len(waiting):
                 again.add("packets", "r1", 0, 1, waiting, watermark, None)
             partition = again
