@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import faust
@@ -35,7 +36,7 @@ from akbypass.letters import Place
 from akbypass.processors import saving
 from akbypass.processors.care import Care
 from akbypass.processors.watch import TopologyWatch
-from akbypass.progress import Progress
+from akbypass.progress import LostMessagesError, Progress
 from akbypass.telemetry.life import Life
 from akbypass.telemetry.metrics import LOST, LOST_ROWS, QUEUE_MESSAGES
 from akbypass.telemetry.probes import LagProbe
@@ -51,6 +52,8 @@ BUFFER_MESSAGES = 4  # messages that Faust holds per stream; ours are up to 768 
 RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by its source; live ones speak every second
 MARK_S = 0.1  # how long a watermark without rows may wait
 DECODED_MAX = 24  # decoded messages that wait for a second topology
+PASSED_MAX = 64  # messages that were fetched before a seek and come behind it
+ASKED_MAX = 5  # seeks to one offset before it counts as lost
 POLL_MESSAGES = 8  # messages taken from the client at once; the rest stays compressed
 FETCH_WAIT_MS = 250  # how long the broker may hold a fetch that has nothing to bring
 FETCH_BYTES = 1024 * 1024  # of one partition at once; messages are smaller
@@ -121,6 +124,15 @@ class _Partition:
         return self.progress.meta(released) | {"numbers": numbers, "careful": self.progress.partition.careful}
 
 
+@dataclass
+class _Asked:
+    """An offset that was sought, how often, and the messages behind it that came since."""
+
+    offset: int
+    times: int = 1
+    passed: int = 0
+
+
 class TopologyWorker:
     """One topology as a Faust app: `app` is to be run by a faust.Worker."""
 
@@ -142,6 +154,7 @@ class TopologyWorker:
         self.marked = [t for t in topology.outputs if t in marked]
         self.partitions: dict[int, _Partition] = {}
         self.paused: set[TP] = set()
+        self._asked: dict[TP, _Asked] = {}
         self.rejected = 0
         self.watch = TopologyWatch(topology, config.checkpoint.interval_max_s)
         self._draining = False
@@ -268,6 +281,7 @@ class TopologyWorker:
             for by_place in (consumer._acked, consumer._acked_index, consumer._gap):
                 by_place.pop(position, None)
         self.paused.clear()
+        self._asked.clear()
         self.partitions = loaded
         positions = {(t, n): p.progress.next_offset[t] for n, p in loaded.items() for t in self.topology.inputs}
         self.watch.restored(positions, loaded)
@@ -287,6 +301,9 @@ class TopologyWorker:
         if partition is None or self._draining:
             return  # of an assignment that is gone, or too late: it is read again by its next owner
         topic = self._names[message.topic]
+        if message.offset > partition.progress.wanted_offset.get(topic, message.offset):
+            await self._ask_again(TP(message.topic, message.partition), partition.progress.wanted_offset[topic])
+            return
         try:
             found = self.decoded.get(topic, message, event.value)
         except BatchError as error:
@@ -343,10 +360,29 @@ class TopologyWorker:
             topic = self._names[position.topic]
             if partition is None or self._waiting(partition, topic) >= PENDING_ROWS_MAX // 2:
                 continue
-            await self.app.consumer.seek(position, partition.progress.wanted_offset[topic])
             self.paused.discard(position)
+            # before the seek: what comes in between would be dropped while paused, now it is passed over and comes again
             self.app.consumer.resume_partitions({position})
+            wanted = partition.progress.wanted_offset[topic]
+            self._asked[position] = _Asked(wanted)
+            await self.app.consumer.seek(position, wanted)
             self.watch.hold(self._names, self.paused)
+
+    async def _ask_again(self, position: TP, wanted: int) -> None:
+        """Pass over a message that came too early, and seek to the one that is missing; raises LostMessagesError.
+
+        Messages that were fetched before a seek still come behind it, so only many of them ask for another.
+        """
+        asked = self._asked.get(position)
+        if asked is None or asked.offset != wanted:
+            asked = self._asked[position] = _Asked(wanted, passed=PASSED_MAX)
+        asked.passed += 1
+        if asked.passed <= PASSED_MAX:
+            return
+        asked.times, asked.passed = asked.times + 1, 0
+        if asked.times > ASKED_MAX:
+            raise LostMessagesError(f"{position.topic}[{position.partition}]: offset {wanted} does not come")
+        await self.app.consumer.seek(position, wanted)
 
     def _advance_when_due(self) -> None:
         started_s = time.monotonic()
