@@ -15,7 +15,7 @@ import signal
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -226,18 +226,19 @@ class TopologyWorker:
             with _fatal(self.topology.name):
                 await self._drain()
 
-        app.on_partitions_assigned.connect(self._hook_seek)
+        app.on_partitions_assigned.connect(self._hasten)
+        app._new_consumer = functools.partial(self._new_consumer, app._new_consumer)
         return app
 
     # -- assignment: newest checkpoint, then seek to its offsets ---------------------------------------------------
 
-    async def _hook_seek(self, app: Any, assigned: Any, **kwargs: Any) -> None:
-        """Make Faust's own seek (to committed offsets) end at the offsets of the checkpoints; runs before it."""
-        consumer = app.consumer
-        if getattr(consumer, "akbypass_seek", None) is self:
-            return
-        # Faust asks for 1.5 s; while one fetch waits for idle partitions, all others of that broker wait with it
-        consumer._thread._ensure_consumer()._fetcher._fetch_max_wait_ms = FETCH_WAIT_MS
+    def _new_consumer(self, make: Callable[[], Any]) -> Any:
+        """Make Faust's consumer with a seek (to committed offsets) that ends at the offsets of the checkpoints.
+
+        From its making on: Faust may seek before it tells anybody of the assignment, and what it then brought would be
+        dropped as another's for ever.
+        """
+        consumer = make()
         original = consumer.perform_seek
 
         async def perform_seek() -> None:
@@ -247,7 +248,11 @@ class TopologyWorker:
                     await self._restore(consumer)
 
         consumer.perform_seek = perform_seek
-        consumer.akbypass_seek = self
+        return consumer
+
+    async def _hasten(self, app: Any, assigned: Any, **kwargs: Any) -> None:
+        """Shorten the wait of a fetch: Faust asks for 1.5 s, and with idle partitions all others of the broker wait."""
+        app.consumer._thread._ensure_consumer()._fetcher._fetch_max_wait_ms = FETCH_WAIT_MS
 
     async def _restore(self, consumer: Any) -> None:
         loop = asyncio.get_running_loop()

@@ -126,6 +126,8 @@ def _payload(value: bytes, at: int) -> memoryview:
         shift += 7
         if byte < 0x80:
             break
+    else:
+        raise BatchError("expected how many bytes of rows follow, found the end of the message")
     if length & 1 or at + (length >> 1) != len(value):
         raise BatchError(f"expected {length >> 1} bytes of rows at the end, found {len(value) - at}")
     return memoryview(value)[at:]

@@ -250,3 +250,29 @@ def test_a_crash_of_any_topology_ends_the_worker(kafka_server: Broker, tmp_path:
         done = subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, timeout=120, check=False)
     assert done.returncode != 0
     assert "planted" in (tmp_path / "log").read_text()
+
+
+def test_a_worker_that_hears_late_of_its_partitions_takes_every_message(kafka_server: Broker, tmp_path: Path) -> None:
+    """Faust seeks and fetches before it tells us of the assignment: nothing that it brings is dropped."""
+    config = Config(kafka=Kafka(prefix=f"l{secrets.token_hex(4)}."))
+    bootstrap = kafka_server.bootstrap_servers
+    transport.declare_topics(config, bootstrap, transport.known_topics(), [TOY])
+    publisher = Publisher(config, bootstrap)
+    rows = packets(0)
+    watermark = int(rows["run_ns"][-1])
+    writer = RunWriter(publisher, secrets.token_hex(8), 0, 1)
+    writer.write(
+        {"packets": rows}, watermark, watermark + 1, marked=["packets", "orders"], ending=topics.CAPTURE_TOPICS
+    )
+    publisher.flush()
+    command = [sys.executable, "-m", "tests.integration.late_worker", bootstrap, config.kafka.prefix]
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while len(found := read(config, bootstrap)[0]) < STEP and time.monotonic() < deadline:
+            time.sleep(0.5)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert len(found) == STEP

@@ -77,6 +77,17 @@ def test_damaged_messages_are_refused_or_read(place: int, byte: int, cut: bool) 
         return
 
 
+@pytest.mark.parametrize("n", [0, 20])
+def test_a_message_that_breaks_off_is_refused_wherever_it_does(n: int) -> None:
+    """No beginning of a message is a message, with rows and without; the whole one is."""
+    rows = packets(n) if n else None
+    value = next(iter(batch.encode(Batch("packets", "ab", 0, 1, rows, 9, None), 4096, 768 * 1024))).value or b""
+    assert batch.decode("packets", value, []).watermark_ns == 9
+    for size in range(len(value)):
+        with pytest.raises(BatchError):
+            batch.decode("packets", value[:size], [])
+
+
 def test_every_type_has_a_topic_or_a_table() -> None:
     """The topics of the design are all there."""
     assert {"packets", "feed_frames", "market_data", "orders", "captures", "rejected", "control"} <= set(
