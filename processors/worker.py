@@ -35,6 +35,7 @@ from akbypass.errors import ConfigError
 from akbypass.letters import Place
 from akbypass.processors import saving
 from akbypass.processors.care import Care
+from akbypass.processors.points import Points
 from akbypass.processors.watch import TopologyWatch
 from akbypass.progress import LostMessagesError, Progress
 from akbypass.telemetry.life import Life
@@ -564,7 +565,10 @@ def run_worker(
     for app in (first, *rest):
         app.finalize()
     worker = _Worker(life, first, _Together(rest))
+    points = Points(config, bootstrap, publisher)
+    points.start()
     try:
         worker.execute_from_commandline()
     finally:
+        points.stop()
         life.end()

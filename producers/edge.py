@@ -13,11 +13,13 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import akbypass
+from akbypass import beats
 from akbypass.config import Config, Point
-from akbypass.errors import CaptureError
+from akbypass.errors import CaptureError, ConfigError
 from akbypass.order import START_NS
 from akbypass.producers.capture import live
 from akbypass.producers.capture.formats import open_capture
@@ -33,6 +35,19 @@ PACE_SLICE_NS = 200_000_000  # replay in original timing hands out at most this 
 NAP_S = 0.2  # a replay that waits hears a stop within this
 FEED_TOPICS = frozenset({"feed_frames", "market_data", "captures", "rejected"})  # these need the feed decoder
 ORDER_TOPICS = frozenset({"orders", "captures", "rejected"})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several processes that capture one run: this is capture number `member`, from 0, of `members`."""
+
+    name: str
+    member: int
+    members: int
+
+    def __post_init__(self) -> None:
+        if not (self.name and 0 <= self.member < self.members):
+            raise ConfigError(f"expected a group with a name and a member below {self.members}, found {self.member}")
 
 
 DecoderMaker = Callable[[Config, Collection[str]], Sequence[Decoder]]
@@ -71,6 +86,8 @@ class Edge:
         topics: Topics wanted; None for all.
         stream_id: Stands for the bytes of what cannot be read twice (live, standard input) in the run's identity;
             by default the time of the start (ns), so that each is a run of its own.
+        group: This is one capture of several processes that share a run; `sources` or `interface` is then one.
+        point: Capture point of files; by default the first that is configured.
         decoders: Makes the decoders of one capture.
         monotonic, sleep: Clock (s) that paces a replay; by default one that hears `stop`.
         now_ns: Wall clock (ns since the UNIX epoch) for a live capture's start and silence.
@@ -79,14 +96,17 @@ class Edge:
     def __init__(
         self, config: Config, sources: Sequence[str], *, interface: str | None = None, capture_filter: str = "",
         salt: str = "", frames_max: int = FRAMES_MAX, speed: float | None = None, begin_ns: int | None = None, topics: Collection[str] | None = None,
-        stream_id: str | None = None, decoders: DecoderMaker = make_decoders,
+        stream_id: str | None = None, group: Group | None = None, point: str = "", decoders: DecoderMaker = make_decoders,
         monotonic: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:  # fmt: skip
         assert bool(sources) != (interface is not None), "either files or an interface"
         self.config, self.interface, self.capture_filter, self.salt = config, interface, capture_filter, salt
         self.sources = [interface] if interface is not None else [str(s) for s in sources]
-        self.captures = len(self.sources)
+        self.group, self.point = group, point
+        self.first = 0 if group is None else group.member  # number of the first capture of this process in the run
+        self.captures = len(self.sources) if group is None else group.members
+        assert group is None or len(self.sources) == 1, "a member of a group is one capture"
         self.frames_max, self.speed, self.begin_ns = frames_max, speed, begin_ns
         self.topics = frozenset((*CAPTURE_TOPICS, LEDGER) if topics is None else topics)
         self.now_ns, self.decoders = now_ns, decoders
@@ -102,12 +122,26 @@ class Edge:
     def run_id(self) -> str:
         """Identity of the run (16 hexadecimal digits): bytes and order of the captures, what decides results, salt.
 
-        Raises CaptureError when a file cannot be read.
+        Of a group it is the group's name instead of the bytes. Raises CaptureError when a file cannot be read.
         """
+        if self.group is not None:
+            return self._digest("group", self.group.name, str(self.group.members))
         stream = self._stream_id if self._stream_id is not None else str(self.now_ns())
         parts = [stream if self.interface is not None else file_digest(s) or stream for s in self.sources]
+        return self._digest(*parts)
+
+    def _digest(self, *parts: str) -> str:
         text = "\x1f".join([*parts, self.config.meaning_digest, akbypass.__version__, self.salt])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What tells this process from the others of its run, for what it keeps on disk."""
+        return self.run_id if self.group is None else f"{self.run_id}-{self.group.member}"
+
+    def point_of(self, capture: int) -> str:
+        """Capture point of one capture of this process."""
+        return self._point(self.sources[capture - self.first]).name
 
     @property
     def counters(self) -> dict[str, int]:
@@ -142,7 +176,7 @@ class Edge:
 
     def with_lost(self, made: EdgeBatch, lost: Sequence[Lost]) -> EdgeBatch:
         """Add to a batch the captures rows about rows that were dropped behind the edge; see `Lane.with_lost`."""
-        return self._lanes[made.capture_id].with_lost(made, lost)
+        return self._lanes[made.capture_id - self.first].with_lost(made, lost)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +200,7 @@ class Edge:
         """
         run_id, self._lanes = self.run_id, []
         try:
-            for number, source in enumerate(self.sources):
+            for number, source in enumerate(self.sources, self.first):
                 self._lanes.append(self._lane(number, run_id, source))
             if self.interface is None:
                 yield from self._merged()
@@ -183,7 +217,7 @@ class Edge:
 
     def _lane(self, number: int, run_id: str, source: str) -> Lane:
         is_live = self.interface is not None
-        point = _point(self.config, source if is_live else None)
+        point = self._point(source)
         clock = "kernel" if is_live and point.clock == "file" else point.clock
         return Lane(
             number, run_id, self._reader(source), self.decoders(self.config, self.topics),
@@ -191,6 +225,13 @@ class Edge:
             slice_ns=None if self.speed is None else max(int(PACE_SLICE_NS * self.speed), 1),
             now_ns=self.now_ns if is_live else None,
         )  # fmt: skip
+
+    def _point(self, source: str) -> Point:
+        points = self.config.points
+        if self.point:
+            return next(p for p in points if p.name == self.point)
+        named = (p for p in points if self.interface is not None and source in p.interfaces)
+        return next(named, points[0] if points else Point())
 
     def _reader(self, source: str) -> Reader:
         if self.interface is not None:
@@ -213,6 +254,7 @@ class Edge:
         while running:
             lane = min(running, key=lambda c: (c.watermark_ns, c.number))
             self.is_waiting = True
+            yield from self._signs_of_life(running, pace)
             pace.wait(lane.next_ns, lane.due_ns)
             self.is_waiting = False
             if self._stop and self.interface is None:
@@ -222,6 +264,13 @@ class Edge:
             yield batch
             if batch.end_ns is not None:
                 running.remove(lane)
+
+    def _signs_of_life(self, running: Sequence[Lane], pace: Pace) -> Iterator[EdgeBatch]:
+        """Say how far the captures have come while a replay waits, so that nobody takes them for silent."""
+        lane = min(running, key=lambda c: (c.watermark_ns, c.number))
+        while self.captures > 1 and not self._stop and pace.left_s(lane.next_ns, lane.due_ns) > beats.PAUSE_S:
+            self._sleep(beats.PAUSE_S)
+            yield from (EdgeBatch(c.number, {}, c.watermark_ns, None) for c in running if c.watermark_ns != START_NS)
 
     def _nap(self, seconds: float) -> None:
         until_s = self._monotonic() + seconds
@@ -240,9 +289,4 @@ def file_digest(name: str) -> str | None:
         raise CaptureError(f"{name}: expected a capture file, found none: {error.strerror}") from error
 
 
-def _point(config: Config, interface: str | None) -> Point:
-    named = (p for p in config.points if interface in p.interfaces)
-    return next(named, config.points[0] if config.points else Point())
-
-
-__all__ = ["Decoder", "Edge", "EdgeBatch", "make_decoders"]
+__all__ = ["Decoder", "Edge", "EdgeBatch", "Group", "make_decoders"]

@@ -10,25 +10,27 @@ from collections.abc import Callable, Collection
 
 from akbypass import topics
 from akbypass.producers.edge import Edge, EdgeBatch
+from akbypass.producers.heart import Heart
 from akbypass.producers.spool.publisher import SpoolPublisher
 from akbypass.rows import Rows
 from akbypass.transport import Publisher, RunWriter
 
 ROWS = tuple(t for t in topics.CAPTURE_TOPICS if t != "captures")
 ACCOUNTS = ("captures", topics.LEDGER)
-MARKED = ("packets", "feed_frames", "market_data", "orders")  # topologies merge these below their watermarks
 
 
 def publish(
     edge: Edge, publisher: Publisher | SpoolPublisher, on_batch: Callable[[], None] = lambda: None
 ) -> dict[str, int]:
     """Send a whole run and wait for its delivery; returns rows sent by topic. Raises ServiceError."""
+    heart = Heart(edge, publisher)
     writers = [RunWriter(publisher, edge.run_id, i, edge.captures) for i in range(edge.captures)]
     for made in edge:
         writer = writers[made.capture_id]
-        writer.write(_only(made, ROWS), made.watermark_ns, made.end_ns, marked=MARKED, ending=ROWS)
+        writer.write(_only(made, ROWS), made.watermark_ns, made.end_ns, marked=topics.MARKED, ending=ROWS)
         told = _with_lost(edge, publisher, made) if isinstance(publisher, SpoolPublisher) else made
         writer.write(_only(told, ACCOUNTS), made.watermark_ns, made.end_ns, marked=("captures",), ending=ACCOUNTS)
+        heart.beat(made.capture_id, made.watermark_ns, made.end_ns is not None)
         on_batch()
     publisher.flush()
     dropped = publisher.dropped if isinstance(publisher, SpoolPublisher) else Counter[str]()

@@ -309,6 +309,21 @@ class Telemetry(Part):
     )
 
 
+class Silence(Part):
+    """When a capture of several is not waited for any more."""
+
+    after_s: float = Field(
+        10,
+        ge=1,
+        description="How long the others of a run wait for a capture that says nothing; what it brings later is late; s.",
+    )
+    end_after_s: float = Field(
+        300,
+        ge=1,
+        description="How long a silent capture's run stays open when all others have ended; s.",
+    )
+
+
 class Rejects(Part):
     """When rows are set aside."""
 
@@ -360,6 +375,7 @@ class Config(Part):
     spool: Spool = Field(default_factory=Spool, description="Disk of a capture while the broker is away.")
     retention: Retention = Field(default_factory=Retention, description="How long things are kept.")
     telemetry: Telemetry = Field(default_factory=Telemetry, description="Metrics and health.")
+    silence: Silence = Field(default_factory=Silence, description="Captures that others wait for.")
     rejects: Rejects = Field(default_factory=Rejects, description="When rows are set aside.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="How processes end.")
 
@@ -382,6 +398,7 @@ class Config(Part):
             "spool",
             "retention",
             "telemetry",
+            "silence",
             "rejects",
             "shutdown",
         }

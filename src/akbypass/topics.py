@@ -12,6 +12,7 @@ from akbypass.rows import Array, Rows
 from akbypass.schemas import RowSchema
 
 CAPTURE_TOPICS = ("packets", "feed_frames", "market_data", "orders", "captures", "rejected")
+MARKED = ("packets", "feed_frames", "market_data", "orders")  # topologies merge these below their watermarks
 LEDGER, LOSS_ALERTS = "ledger", "alerts.loss"  # what every stage writes about its own work
 ALERT_TOPICS = ("alerts.security", "alerts.latency", "alerts.feed_quality", LOSS_ALERTS)
 

@@ -40,6 +40,8 @@ Examples:
   akbypass capture day.pcapng.gz                 publish a file to the broker of `akbypass up`
   akbypass capture a.pcap b.pcap --speed 1       two capture points, in their original timing
   akbypass capture --interface eth1 --filter "udp or tcp port 4001" --telemetry-port 9101
+  akbypass capture --interface eth1 --group open-1122 --member 0 --of 2      on one machine, and on the other
+  akbypass capture --interface eth4 --group open-1122 --member 1 --of 2      (two points of one run)
 
 \b
 SIGTERM or Ctrl-C delivers what was read. A live capture ends its run and exits with 0; a capture of files exits with 7,
@@ -63,12 +65,21 @@ and the same command goes on with the run. A second signal, or shutdown.drain_s,
     help="Wall clock (s since 1970) at which a replay's first frame is due, so that several begin together.",
 )
 @click.option("--run", "salt", default="", metavar="NAME", help="Make it another run of the same file.")
+@click.option(
+    "--group",
+    metavar="NAME",
+    help="One capture of several processes whose rows are merged into one run; a new name for each run.",
+)
+@click.option("--member", type=click.IntRange(0), help="With --group: number of this capture, from 0.")
+@click.option("--of", "members", type=click.IntRange(2, 1024), help="With --group: captures of the run.")
+@click.option("--point", default="", metavar="NAME", help="Capture point of the files; default: the first configured.")
 @config_option
 @bootstrap_option
 @telemetry_option
 def capture(
     files: tuple[str, ...], interface: str | None, capture_filter: str, seconds: float | None, speed: float | None,
-    begin_at: float | None, salt: str, config_path: str | None, bootstrap_servers: str | None, telemetry_port: int | None,
+    begin_at: float | None, salt: str, group: str | None, member: int | None, members: int | None, point: str,
+    config_path: str | None, bootstrap_servers: str | None, telemetry_port: int | None,
 ) -> None:  # fmt: skip
     """Decode captures and publish their rows. `-` reads standard input."""
     from akbypass.producers.edge import Edge
@@ -78,11 +89,13 @@ def capture(
     if bool(files) == bool(interface):
         raise ConfigError("expected either capture files or --interface, found " + ("both" if files else "neither"))
     config = load_config(config_path, bootstrap_servers)
+    if point and point not in [p.name for p in config.points]:
+        raise ConfigError(f"expected a capture point of {', '.join(p.name for p in config.points)}; found {point}")
     bootstrap = bootstrap_of(config)
     life = Life(config, "capture", telemetry_port, level="WARNING")
     edge = Edge(
         config, existing_files(files), interface=interface, capture_filter=capture_filter, salt=salt, speed=speed,
-        begin_ns=None if begin_at is None else round(begin_at * 1e9),
+        begin_ns=None if begin_at is None else round(begin_at * 1e9), group=group_of(group, member, members, len(files)), point=point,
     )  # fmt: skip
     life.on_stop(edge.stop)
     if interface:
@@ -103,6 +116,21 @@ def capture(
         stderr.print("stopped before the end; what was read is delivered, the same command goes on with the run")
         sys.exit(EXIT_STOPPED)
     report_problems(edge)
+
+
+def group_of(name: str | None, member: int | None, members: int | None, files: int) -> Any:
+    """The group that the options name, None for none; raises ConfigError when they do not go together."""
+    from akbypass.producers.edge import Group
+
+    if name is None and member is None and members is None:
+        return None
+    if name is None or member is None or members is None:
+        raise ConfigError("expected --group, --member and --of together, found not all of them")
+    if files > 1:
+        raise ConfigError(
+            f"expected one capture for a member of a group, found {files} files; start a process for each"
+        )
+    return Group(name, member, members)
 
 
 def stop_in(edge: Any, seconds: float | None) -> None:
