@@ -17,6 +17,8 @@ END_NS = int(np.iinfo(np.int64).max)  # watermark of a source that has ended
 START_NS = int(np.iinfo(np.int64).min) + 1  # watermark of a source that has not spoken
 FNV_OFFSET, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # FNV-1a, 64 bit
 
+CAPTURE_TOPICS = ("packets", "feed_frames", "market_data", "orders", "captures", "rejected")
+
 OrderKey = tuple[int, int, int, int]
 BEFORE_ALL: OrderKey = (START_NS, -1, -1, -1)
 
@@ -137,8 +139,8 @@ class Merge:
 
     Rows at or below the last order key of their source are repeats and dropped (design rule 6); rows below what was
     released before a restart are dropped too, so a reader may be handed messages again from any earlier offset.
-    Rows that are no repeats and lie below their own source's watermark are late: somebody has spoken for it while it was
-    silent. So the log of one partition decides what is late, and never a clock or another input.
+    Rows of one of several captures that are no repeats and lie below its own watermark are late: somebody has spoken for
+    it while it was silent. So the log of one partition decides what is late, and never a clock or another input.
     """
 
     def __init__(
@@ -168,7 +170,9 @@ class Merge:
         n, late = 0 if rows is None else len(rows), None
         state.last_key = max(state.last_key, last_key)
         if rows is not None and n:
-            if int(rows["run_ns"][0]) < state.watermark_ns:
+            # others speak for one of several captures only; what topologies send again after a kill is never late
+            spoken_for = sources > 1 and name in CAPTURE_TOPICS
+            if spoken_for and int(rows["run_ns"][0]) < state.watermark_ns:
                 late, rows = self._split_late(state, rows, rows_before)
             fresh = self._fresh(state, rows)
             if len(fresh):  # the last ones of the batch, as it is in order

@@ -7,11 +7,11 @@ import functools
 import numpy as np
 
 from akbypass import schemas
+from akbypass.order import CAPTURE_TOPICS as CAPTURE_TOPICS
 from akbypass.order import FNV_PRIME, hash_columns
 from akbypass.rows import Array, Rows
 from akbypass.schemas import RowSchema
 
-CAPTURE_TOPICS = ("packets", "feed_frames", "market_data", "orders", "captures", "rejected")
 MARKED = ("packets", "feed_frames", "market_data", "orders")  # topologies merge these below their watermarks
 LEDGER, LOSS_ALERTS = "ledger", "alerts.loss"  # what every stage writes about its own work
 ALERT_TOPICS = ("alerts.security", "alerts.latency", "alerts.feed_quality", LOSS_ALERTS)

@@ -171,3 +171,10 @@ def test_rows_after_an_end_that_was_spoken_are_late() -> None:
             offset = len(log) + number
             reader.take("packets", offset, Batch("packets", "r1", 1, 2, packets([2, 4, 7], 1), 7, None), None)
         assert [(late.source, times(late.rows)) for late in reader.late] == [(1, [4, 7])]
+
+
+def test_rows_of_a_topology_that_come_again_are_never_late() -> None:
+    """A message of a topology that was sent again after a kill, behind a watermark, is a matter of order keys alone."""
+    merge = Merge(["quotes"])
+    merge.add("quotes", 0, 4, None, 50, None)
+    assert merge.add("quotes", 0, 4, Rows.build("quotes", 2, run_ns=np.array([10, 20])), 50, None) is None
