@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from akbypass import schemas
-from akbypass.order import CAPTURE_TOPICS as CAPTURE_TOPICS
+from akbypass.order import CAPTURE_TOPICS as CAPTURE_TOPICS  # noqa: PLC0414 - for all who know topics
 from akbypass.order import FNV_PRIME, hash_columns
 from akbypass.rows import Array, Rows
 from akbypass.schemas import RowSchema
