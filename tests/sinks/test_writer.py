@@ -130,10 +130,13 @@ def test_a_consumer_that_the_broker_has_shut_out_ends_the_sink(place: Place) -> 
         except BaseException as error:
             failures.append(error)
 
+    publisher = Publisher(place.config, place.bootstrap)
+    RunWriter(publisher, "r1", 0, 1).write({"latency": latency(8)}, 0, None)
+    publisher.flush()
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
-    while not first.consumer.assignment() and time.monotonic() < deadline:
+    while place.ask("SELECT count() FROM latency") != 8 and time.monotonic() < deadline:  # until it has its partitions
         time.sleep(0.1)
     running(second, lambda: bool(failures))
     thread.join(10)
