@@ -48,16 +48,11 @@ log = logging.getLogger("akbypass.worker")
 
 ADVANCE_S = 0.05  # how long rows may wait for company before the cores step
 ADVANCE_S_MAX = 0.5  # the same when a step takes long: larger steps cost less a row
-PENDING_ROWS_MAX = 40_000  # rows of one input that may wait for the others before the input is paused
-BUFFER_MESSAGES = 4  # messages that Faust holds per stream; ours are up to 768 KiB each
 RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by its source; live ones speak every second
 MARK_S = 0.1  # how long a watermark without rows may wait
-DECODED_MAX = 24  # decoded messages that wait for a second topology
 PASSED_MAX = 64  # messages that were fetched before a seek and come behind it
 ASKED_MAX = 5  # seeks to one offset before it counts as lost
-POLL_MESSAGES = 8  # messages taken from the client at once; the rest stays compressed
 FETCH_WAIT_MS = 250  # how long the broker may hold a fetch that has nothing to bring
-FETCH_BYTES = 1024 * 1024  # of one partition at once; messages are smaller
 
 
 @contextmanager
@@ -74,7 +69,8 @@ def _fatal(name: str) -> Iterator[None]:
 class _Decoded:
     """Messages that were decoded lately, for the other topologies of this process that read the same topic."""
 
-    def __init__(self, topologies: tuple[Topology, ...]) -> None:
+    def __init__(self, topologies: tuple[Topology, ...], messages_max: int) -> None:
+        self._messages_max = messages_max
         readers = Counter(topic for t in topologies for topic in t.inputs)
         self._shared = {topic for topic, count in readers.items() if count > 1}
         self._kept: dict[tuple[str, int, int], Batch] = {}
@@ -89,7 +85,7 @@ class _Decoded:
             found = batch.decode(topic, value, listed)
             if topic in self._shared:
                 self._kept[place] = found
-            while len(self._kept) > DECODED_MAX:
+            while len(self._kept) > self._messages_max:
                 del self._kept[next(iter(self._kept))]
         return found
 
@@ -165,7 +161,7 @@ class TopologyWorker:
         self.app = self._make_app(member)
 
     def _make_app(self, member: str) -> Any:
-        kafka = self.config.kafka
+        kafka, buffers = self.config.kafka, self.config.buffers
         app = faust.App(
             transport.group_of(self.config, self.topology),
             broker=[f"kafka://{b}" for b in self.bootstrap.split(",")],
@@ -179,11 +175,11 @@ class TopologyWorker:
             broker_session_timeout=10.0,
             broker_heartbeat_interval=2.0,
             broker_max_poll_interval=600.0,
-            broker_max_poll_records=POLL_MESSAGES,
+            broker_max_poll_records=buffers.poll_messages_max,
             consumer_group_instance_id=f"{member}-{self.topology.name}",
             consumer_auto_offset_reset="earliest",
-            consumer_max_fetch_size=FETCH_BYTES,
-            stream_buffer_maxsize=BUFFER_MESSAGES,
+            consumer_max_fetch_size=buffers.fetch_bytes_max,
+            stream_buffer_maxsize=buffers.stream_messages_max,
             stream_wait_empty=False,
             worker_redirect_stdouts=False,
         )
@@ -340,7 +336,7 @@ class TopologyWorker:
 
     def _hold_back(self, topic: str, message: Any, partition: _Partition) -> None:
         """Pause an input that is far ahead of the others, so that what waits for them stays bounded."""
-        if len(self.topology.inputs) > 1 and self._waiting(partition, topic) > PENDING_ROWS_MAX:
+        if len(self.topology.inputs) > 1 and self._waiting(partition, topic) > self.config.buffers.pending_rows_max:
             position = TP(message.topic, message.partition)
             self.app.consumer.pause_partitions({position})
             self.paused.add(position)
@@ -364,7 +360,7 @@ class TopologyWorker:
         for position in list(self.paused):
             partition = self.partitions.get(position.partition)
             topic = self._names[position.topic]
-            if partition is None or self._waiting(partition, topic) >= PENDING_ROWS_MAX // 2:
+            if partition is None or self._waiting(partition, topic) >= self.config.buffers.pending_rows_max // 2:
                 continue
             self.paused.discard(position)
             # before the seek: what comes in between would be dropped while paused, now it is passed over and comes again
@@ -557,7 +553,11 @@ def run_worker(
     life = life or Life(config, "worker")
     publisher = Publisher(config, bootstrap)
     QUEUE_MESSAGES.set_function(publisher.waiting)
-    shared = _Decoded(topologies), LogWriter(config, bootstrap), saving.Pace(config.checkpoint)
+    shared = (
+        _Decoded(topologies, config.buffers.decoded_messages_max),
+        LogWriter(config, bootstrap),
+        saving.Pace(config.checkpoint),
+    )
     workers = [TopologyWorker(t, config, bootstrap, publisher, member, marked, *shared) for t in topologies]
     readers = [w.watch for w in workers]
     life.begin(readers, [LagProbe(config, bootstrap, readers)])

@@ -44,7 +44,7 @@ class OrderDecoder:
             gateway_key(address_bytes(e.ip_address), port)
             for e in config.exchanges if "FIX" in e.protocol.upper() for port in e.ports
         )  # fmt: skip
-        self.streams = Reassembler(gateways)
+        self.streams = Reassembler(gateways, config.thresholds)
         self.roles = Roles(config)
         self.counters = {"messages_total": 0, "rejected_total": 0, "skipped_bytes_total": 0, "flows_dropped_total": 0}
 

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from akbypass.config import Thresholds
 from akbypass.producers.decoders.tcp_flow import IN_SYNC, START, Connection, Direction, Meta, reverse_key
 from akbypass.producers.frames import PacketBatch
 from akbypass.rows import Array, Rows
 from akbypass.schemas import NULL_INT64
 
-TOTAL_BYTES_MAX = 64 * 1024 * 1024  # bytes kept over all connections
-FLOWS_MAX = 100_000  # connections followed
-SYNS_MAX = 100_000  # SYNs remembered until the first payload: a SYN flood must not cost memory
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 TCP = 6
 SOH = 1
@@ -37,7 +35,11 @@ class Reassembler:
     earlier batches: a frame index of -k means keep[k - 1].
     """
 
-    def __init__(self, gateways: frozenset[bytes] = frozenset()) -> None:
+    def __init__(self, gateways: frozenset[bytes], limits: Thresholds) -> None:
+        self._bytes_max = limits.reassembly_bytes_max  # kept over all connections
+        self._flows_max = (
+            limits.reassembly_flows_max
+        )  # connections followed; SYNs as well, as a flood must not cost memory
         self.gateways = gateways  # address and port (18 bytes) of configured FIX gateways
         self.directions: dict[bytes, Direction] = {}
         self.closed: dict[bytes, None] = {}  # connections that ended, oldest first
@@ -102,7 +104,7 @@ class Reassembler:
         self.listed, self.keep = [], []
         if len(packets) == 0:
             return
-        while self.kept_bytes > TOTAL_BYTES_MAX:
+        while self.kept_bytes > self._bytes_max:
             d = next(iter(self.holders))
             d.forget(0)
             d.plain = d.connection.is_fix
@@ -159,7 +161,7 @@ class Reassembler:
         if client and known is not None and known[0] != seq:
             self.syns.pop(reverse_key(key), None)  # answered an earlier SYN
         self.syns[key] = (seq, client)
-        if len(self.syns) > SYNS_MAX:
+        if len(self.syns) > self._flows_max:
             del self.syns[next(iter(self.syns))]
 
     def _meet(self, i: int, key: bytes, seq: int, data: memoryview, hint: bool) -> Direction | None:
@@ -185,7 +187,7 @@ class Reassembler:
                 d.start(known[0], state)
                 connection.syn_key = d.key if known[1] else reverse_key(d.key)
             self.syns.pop(d.key, None)
-        if len(self.directions) > 2 * FLOWS_MAX:
+        if len(self.directions) > 2 * self._flows_max:
             self._evict(i)
         return connection.directions[0]
 

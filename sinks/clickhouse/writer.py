@@ -35,8 +35,6 @@ from akbypass.transport import client_options
 log = logging.getLogger("akbypass.sink")
 
 RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
-RETRIES_S = 600.0  # after this long without the store the sink gives up
-MESSAGES_MAX = 64  # messages taken from the consumer at once
 POLL_S = 0.1
 COMMITTED_S = 5.0  # how long an assignment may wait for the offsets that the lag is counted from
 # Codes of ClickHouse that pass: too slow, too busy, out of memory, too many parts, outcome unknown; a disk that is full.
@@ -87,11 +85,11 @@ class Writer:
                 "group.id": f"{config.kafka.prefix}sink.{target.name}",
                 "group.instance.id": f"{member}-{target.name}",
                 "session.timeout.ms": 10_000,
-                "max.poll.interval.ms": int(RETRIES_S * 1000) + 60_000,
+                "max.poll.interval.ms": int(config.store.retry_s * 1000) + 60_000,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "queued.max.messages.kbytes": 8 * 1024,
-                "fetch.message.max.bytes": 1024 * 1024,
+                "queued.max.messages.kbytes": config.buffers.sink_queue_bytes_max // 1024,
+                "fetch.message.max.bytes": config.buffers.fetch_bytes_max,
             }
         )
 
@@ -100,7 +98,7 @@ class Writer:
         self.consumer.subscribe(sorted(self._names), on_assign=self._assigned, on_revoke=self._revoked)
         try:
             while not self.stopping:
-                for message in self.consumer.consume(MESSAGES_MAX, POLL_S):
+                for message in self.consumer.consume(self.config.buffers.sink_messages_max, POLL_S):
                     self._take(message)
                 self.watch.buffered(
                     sum(t.rows for t in self._tables.values()), sum(t.bytes for t in self._tables.values())
@@ -252,7 +250,7 @@ class Writer:
 
     def _retrying(self, what: str, act: Callable[[], Any]) -> Any:
         """Try until the store has done it or `stopping`; meanwhile nothing is read, so the broker holds what waits."""
-        pause_s, deadline = 0.1, time.monotonic() + RETRIES_S
+        pause_s, deadline = 0.1, time.monotonic() + self.config.store.retry_s
         while True:
             try:
                 done = act()

@@ -24,7 +24,6 @@ from akbypass.errors import ServiceError
 
 log = logging.getLogger("akbypass.checkpoint")
 
-QUEUE_BYTES_MAX = 32 * 1024 * 1024  # of chunks that wait for the broker; more make the saver wait
 TAIL_RECORDS = 16  # read first when looking backwards for a manifest; eight times as many at each further try
 GAP_RECORDS = 8  # unwanted records that are read over rather than sought over
 FETCH_WAIT_MS = 20  # how long the broker may hold a fetch that has nothing to bring
@@ -49,7 +48,8 @@ class LogWriter:
         self._admin = AdminClient(transport.client_options(config, bootstrap))
         self._lock = threading.Lock()
         self._patience_s = config.kafka.delivery_timeout_s + transport.FLUSH_SLACK_S
-        self._producer = Producer({**options, "linger.ms": 0, "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024})
+        queue_kbytes = config.buffers.checkpoint_bytes_max // 1024
+        self._producer = Producer({**options, "linger.ms": 0, "queue.buffering.max.kbytes": queue_kbytes})
 
     def append(self, topic: str, partition: int, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
         """Append (key, value) in order and return the offset of each; raises ServiceError when the broker did not."""

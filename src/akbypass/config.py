@@ -164,6 +164,12 @@ class Thresholds(Part):
     orders_max: int = Field(
         100_000, ge=1_000, description="Open requests followed per partition; the oldest is dropped first."
     )
+    reassembly_bytes_max: int = Field(
+        64 * 1024**2, ge=64, description="Bytes of order messages and holes that TCP reassembly keeps per capture."
+    )
+    reassembly_flows_max: int = Field(
+        100_000, ge=1, description="Order connections, and SYNs without data, that reassembly follows per capture."
+    )
     scan_theta0: float = Field(
         0.8, gt=0, lt=1, description="Probability that a benign source's first contact succeeds."
     )
@@ -233,6 +239,41 @@ class Store(Part):
     rows_max: int = Field(50_000, ge=1, description="Rows in one insert.")
     bytes_max: int = Field(16 * 1024 * 1024, ge=1 << 16, description="Bytes that a table buffers before it is written.")
     age_max_ms: int = Field(1_000, ge=1, description="How long a row waits for company before it is written; ms.")
+    retry_s: float = Field(
+        600, ge=1, description="How long a sink waits for an absent or busy store before it ends; s."
+    )
+
+
+class Buffers(Part):
+    """What may lie between two stages in memory; more makes the reader pause, and the broker keeps it."""
+
+    fetch_bytes_max: int = Field(
+        1024**2, ge=1 << 20, description="Bytes of one partition that a worker or sink asks the broker for at once."
+    )
+    stream_messages_max: int = Field(
+        4, ge=1, le=1_000, description="Messages that wait in front of one topology of a worker."
+    )
+    poll_messages_max: int = Field(
+        8,
+        ge=1,
+        le=1_000,
+        description="Messages that a topology takes from its client at once; the rest stays compressed.",
+    )
+    decoded_messages_max: int = Field(
+        24, ge=0, le=1_000, description="Decoded messages of a worker that wait for a second topology."
+    )
+    pending_rows_max: int = Field(
+        40_000,
+        ge=100,
+        description="Rows of one input and partition that wait for the other inputs before the input is paused.",
+    )
+    checkpoint_bytes_max: int = Field(
+        32 * 1024**2, ge=1 << 20, description="Bytes of checkpoints that wait in a worker before saving waits."
+    )
+    sink_queue_bytes_max: int = Field(
+        8 * 1024**2, ge=1 << 20, description="Bytes that a sink's client fetches ahead of the sink."
+    )
+    sink_messages_max: int = Field(64, ge=1, le=10_000, description="Messages that a sink takes at once.")
 
 
 class Checkpoint(Part):
@@ -280,12 +321,10 @@ class Spool(Part):
         1_000, ge=10, description="A broker that has not acknowledged a message for this long counts as away; ms."
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> Spool:
-        reserved = self.reserve_market_bytes + self.reserve_orders_bytes + self.reserve_accounts_bytes
-        if reserved >= self.bytes_max:
-            raise ValueError(f"expected reserves below bytes_max = {self.bytes_max}, found {reserved} together")
-        return self
+    @property
+    def details_bytes_max(self) -> int:
+        """Bytes up to which packets are taken: what is left besides all reserves."""
+        return self.bytes_max - self.reserve_market_bytes - self.reserve_orders_bytes - self.reserve_accounts_bytes
 
 
 class Retention(Part):
@@ -371,6 +410,7 @@ class Config(Part):
     kafka: Kafka = Field(default_factory=Kafka, description="Broker.")
     clickhouse: ClickHouse = Field(default_factory=ClickHouse, description="Store.")
     store: Store = Field(default_factory=Store, description="What is stored.")
+    buffers: Buffers = Field(default_factory=Buffers, description="Memory between the stages.")
     checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="Saving of state.")
     spool: Spool = Field(default_factory=Spool, description="Disk of a capture while the broker is away.")
     retention: Retention = Field(default_factory=Retention, description="How long things are kept.")
@@ -387,10 +427,20 @@ class Config(Part):
                 raise ValueError(f"expected each {what} once, found {', '.join(twice)} more than once")
         return self
 
+    @model_validator(mode="after")
+    def _spool_takes_the_queue(self) -> Config:
+        room, queue = self.spool.details_bytes_max, self.kafka.queue_bytes_max
+        if room < queue:
+            raise ValueError(
+                f"expected spool.bytes_max to hold kafka.queue_bytes_max = {queue} besides its reserves, found room for {room}"
+            )
+        return self
+
     @property
     def meaning_digest(self) -> str:
         """Hash of what decides results (not of where they go): two configurations with one digest give one answer."""
         elsewhere = {
+            "buffers",
             "kafka",
             "clickhouse",
             "store",

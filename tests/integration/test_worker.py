@@ -23,7 +23,6 @@ from akbypass.checkpoint import CLAIM, MANIFEST, find_manifest
 from akbypass.checkpoint_log import LogReader
 from akbypass.config import Config, Kafka
 from akbypass.offline import Offline
-from akbypass.processors.worker import PENDING_ROWS_MAX
 from akbypass.rows import Rows
 from akbypass.topology import Topology
 from akbypass.transport import Publisher, RunWriter
@@ -212,7 +211,9 @@ def test_an_input_far_ahead_is_paused_and_read_on(kafka_server: Broker, tmp_path
     writer = RunWriter(publisher, run_id, 0, 1)
     expected: list[Rows] = []
     offline = Offline(config, (TOY,), run_id, 1, verdicts_to(expected))
-    steps = 5 * PENDING_ROWS_MAX // STEP * config.kafka.partitions // 3  # well above the limit in every partition
+    steps = (
+        5 * config.buffers.pending_rows_max // STEP * config.kafka.partitions // 3
+    )  # well above the limit in every partition
     for step in range(steps):
         rows = packets(step * STEP)
         watermark = int(rows["run_ns"][-1])

@@ -193,14 +193,14 @@ def sink(
     from akbypass.sinks.audit.trail import audit_target
     from akbypass.sinks.clickhouse.migrate import migrate
     from akbypass.sinks.clickhouse.reconciler import Reconciler
-    from akbypass.sinks.clickhouse.writer import RETRIES_S, Writer, clickhouse_target
+    from akbypass.sinks.clickhouse.writer import Writer, clickhouse_target
 
     settle_memory()
     config = load_config(config_path, bootstrap_servers, store_url)
     bootstrap, url = bootstrap_of(config), store_url_of(config)
     life = Life(config, "sink", telemetry_port)
     transport.declare_topics(config, bootstrap, transport.known_topics(), ())
-    with store_client.connect_when_up(config, url, RETRIES_S, database="") as client:
+    with store_client.connect_when_up(config, url, config.store.retry_s, database="") as client:
         migrate(client, store_client.database_of(config, url))
     targets = {"clickhouse": clickhouse_target(config), "audit": audit_target()}
     writers = [Writer(config, bootstrap, store_client.connect(config, url), targets[n], member) for n in names or SINKS]

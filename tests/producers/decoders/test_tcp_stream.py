@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from akbypass.config import Config, ExchangeConnection
-from akbypass.producers.decoders import tcp_flow, tcp_stream
+from akbypass.config import Config, ExchangeConnection, Thresholds
+from akbypass.producers.decoders import tcp_flow
 from akbypass.producers.decoders.orders import OrderDecoder
 from tests.producers.decoders.fix_support import (
     ACK,
@@ -262,10 +262,14 @@ def test_a_gateway_of_another_protocol_is_left_alone() -> None:
     assert decode([Segment(9, flags=SYN), Segment(10, b"\xba\xba\x00")], config=boe).reasons() == []
 
 
-def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond FLOWS_MAX the oldest connection goes, and what it held is a rejected row."""
-    monkeypatch.setattr(tcp_stream, "FLOWS_MAX", 3)
-    decoder = OrderDecoder(Config())
+def limited(**limits: int) -> Config:
+    """A configuration whose reassembly has these limits."""
+    return Config(thresholds=Thresholds(**limits))
+
+
+def test_connections_are_bounded() -> None:
+    """Beyond reassembly_flows_max the oldest connection goes, and what it held is a rejected row."""
+    decoder = OrderDecoder(limited(reassembly_flows_max=3))
     segments = [Segment(1, MESSAGES[0][:-n], src=("192.0.2.1", 1_000 + n)) for n in range(1, 6)]
     rows = decoder.decode(batch(segments))
     assert rows["rejected"].to_dicts()[0]["reason"] == "stream_limit"
@@ -273,13 +277,12 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(decoder.streams.directions), decoder.counters["flows_dropped_total"]) == (6, 2)
 
 
-def test_kept_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond TOTAL_BYTES_MAX the direction that has kept bytes longest gives them up, told; it is then joined anew."""
-    monkeypatch.setattr(tcp_stream, "TOTAL_BYTES_MAX", 150)
+def test_kept_bytes_are_bounded() -> None:
+    """Beyond reassembly_bytes_max the direction that has kept bytes longest gives them up, told; it is then joined anew."""
     ends = [("192.0.2.1", 1_000 + n) for n in range(3)]
     first = [Segment(1, MESSAGES[0][:80], src=e) for e in ends]
     rest = [Segment(81, MESSAGES[0][80:] + MESSAGES[1], src=e) for e in ends]
-    found = decode([*first, *rest], 3)
+    found = decode([*first, *rest], 3, config=limited(reassembly_bytes_max=150))
     assert found.reasons() == ["stream_limit", "stream_limit"]
     assert sorted(zip(found.column("src_port"), numbers(found), strict=True)) == [
         (1_000, 2),
@@ -289,10 +292,9 @@ def test_kept_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_syns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A SYN flood leaves SYNS_MAX entries."""
-    monkeypatch.setattr(tcp_stream, "SYNS_MAX", 10)
-    decoder = OrderDecoder(Config())
+def test_syns_are_bounded() -> None:
+    """A SYN flood leaves reassembly_flows_max entries."""
+    decoder = OrderDecoder(limited(reassembly_flows_max=10))
     decoder.decode(batch([Segment(n, flags=SYN, src=("192.0.2.1", n)) for n in range(1, 50)]))
     assert len(decoder.streams.syns) == 10
 
