@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from akbypass import config as configuration
-from akbypass import results, store_client
+from akbypass import evidence, results, store_client
 from akbypass.cli.stream import publisher_of
 from akbypass.config import Config
 from akbypass.local.stack import Places, Stack
@@ -110,9 +110,10 @@ def test_a_full_spool_drops_counted_rows_and_no_orders(
 
     def look(client: Any, run: str) -> Any:
         keys = {t: set(client.query(keys_of(t, run)).result_rows) for t in TOPICS}
-        return keys, results.all_results(client, run, ("captures", "order_events", "latency_windows"))
+        found = results.all_results(client, run, ("captures", "order_events", "latency_windows"))
+        return keys, found, evidence.balance_of(client, config, run)
 
-    keys, found = through(capture, config, tmp_path / "home", between, look)
+    keys, found, balance = through(capture, config, tmp_path / "home", between, look)
     assert len(stopped) == 2, "the spool was never full"
     expected = analyzed(capture, config, tmp_path / "out")
     assert keys["orders"] == all_keys(capture, config)["orders"]
@@ -125,6 +126,8 @@ def test_a_full_spool_drops_counted_rows_and_no_orders(
         for row in (r for r in told if r[f"dropped_spool_{topic}"]):
             lost -= {key for key in lost if row["ts_start_ns"] <= key[0] < row["ts_end_ns"]}
         assert not lost, topic
+    assert balance.state == "balanced", [hop for hop in balance.hops if hop.lost or hop.extra or hop.open]
+    assert any(hop.topic == "packets" and hop.drops.get("spool_full") for hop in balance.hops)
     doubted = [window for window in found["latency_windows"] if window["lost_n"]]
     for window in doubted:
         touching = [

@@ -81,7 +81,10 @@ def capture(
     begin_at: float | None, salt: str, group: str | None, member: int | None, members: int | None, point: str,
     config_path: str | None, bootstrap_servers: str | None, telemetry_port: int | None,
 ) -> None:  # fmt: skip
-    """Decode captures and publish their rows. `-` reads standard input."""
+    """Decode captures and publish their rows. `-` reads standard input.
+
+    While the broker is away or slow, a file waits; --interface and --speed go on and keep their messages on disk.
+    """
     from akbypass.producers.edge import Edge
     from akbypass.producers.publish import publish
     from akbypass.producers.watch import CaptureWatch
