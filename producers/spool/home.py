@@ -1,9 +1,10 @@
 """Where spools lie and who sends what an earlier process left there: one directory per life of a capture.
 
-    <spool.directory>/<run_id>.<random>/    locked by the process that owns it, gone when all of it was sent
+    <spool.directory>/<name>.<random>/    locked by the process that owns it, gone when all of it was sent
 
-What a killed capture left goes out with the next one. What it left of the same run (a file that is replayed again) is
-thrown away instead, because that run is sent again from its start.
+The name is the run, of a group with the number of the capture. What a killed capture left goes out with the next one.
+A live capture that goes on with the same name sends what was left first, in front of what is new. A file that is
+replayed again throws it away, because that run is sent again from its start.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Leftover:
     """Messages that a process which has ended left on disk."""
 
     directory: Path
-    run_id: str
+    name: str
     bytes: int
 
 
@@ -77,9 +78,7 @@ def send_leftovers(config: Config, bootstrap: str, stopping: threading.Event) ->
     for left in leftovers(config):
         try:
             with contextlib.closing(SpoolPublisher(config, bootstrap, left.directory)) as publisher:
-                log.warning(
-                    "sending %d messages of run %s that an ended process left", publisher.waiting(), left.run_id
-                )
+                log.warning("sending %d messages of %s that an ended process left", publisher.waiting(), left.name)
                 while publisher.waiting() and not stopping.wait(WAIT_S):
                     publisher.check()
                 sent += not publisher.waiting()
@@ -90,15 +89,26 @@ def send_leftovers(config: Config, bootstrap: str, stopping: threading.Event) ->
 
 @contextlib.contextmanager
 def spooling(
-    config: Config, bootstrap: str, run_id: str, prepare: Callable[[], None] | None = None
+    config: Config, bootstrap: str, name: str, prepare: Callable[[], None] | None = None, *, again: bool = False
 ) -> Iterator[SpoolPublisher]:
-    """A publisher with a spool of its own; meanwhile another thread sends what ended processes left."""
+    """A publisher with a spool of its own; meanwhile another thread sends what ended processes left.
+
+    Args:
+        config: The configuration.
+        bootstrap: The broker, which may be away.
+        name: The run and which capture process of it.
+        prepare: Called until it raises no ServiceError; nothing goes out before.
+        again: The source is read from its start, so that what an earlier process of this name left is not needed.
+    """
     home = spool_home(config)
     with _alone(home):
+        directory = home / f"{name}.{secrets.token_hex(4)}"
         for left in _leftovers(home, config.spool.segment_bytes):
-            if left.run_id == run_id:
+            if left.name == name and again:
                 shutil.rmtree(left.directory)
-        made = SpoolPublisher(config, bootstrap, home / f"{run_id}.{secrets.token_hex(4)}", prepare)
+            elif left.name == name:
+                directory = left.directory  # goes out first: what is captured now lies behind it
+        made = SpoolPublisher(config, bootstrap, directory, prepare)
     stopping = threading.Event()
     others = threading.Thread(target=send_leftovers, args=(config, bootstrap, stopping), name="akbypass-leftovers")
     with contextlib.closing(made) as publisher:

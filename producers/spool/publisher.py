@@ -23,7 +23,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from akbypass import topics, transport
+from akbypass import batch, topics, transport
 from akbypass.batch import Message
 from akbypass.config import Config
 from akbypass.errors import ServiceError
@@ -42,6 +42,8 @@ RENEW_S = 0.5  # pause behind a new producer
 RENEWALS_MAX = 20  # new producers without one report in between; more means that another does not help
 CAPTURE_ROW_BYTES = 64 * 1024  # room for some captures rows in every partition
 HOPELESS = ("MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "_INVALID_ARG")
+
+Place = tuple[str, int, int]  # topic (full name), partition, capture
 
 
 class SpoolPublisher:
@@ -69,7 +71,7 @@ class SpoolPublisher:
         self._reader = SpoolReader(self._log)
         self._changed = threading.Condition()
         self._open: dict[int, tuple[float, Record | None]] = {}  # in librdkafka: since when (s), None when on disk
-        self._held: dict[tuple[str, int], Message] = {}  # newest watermark for which there was no room, by place
+        self._held: dict[Place, Message] = {}  # newest watermark for which there was no room
         self._window_ns = config.thresholds.window_ms * 1_000_000
         self._lost: dict[int, Tally] = {}  # by capture, not yet told
         self._next: Record | None = None  # read from disk, but librdkafka had no room
@@ -109,7 +111,8 @@ class SpoolPublisher:
         room = self._limits[level] - self._log.bytes
         if (record.size() <= room or (level == ACCOUNTS and self.always)) and self._append(record):
             self._last = record.number
-            self._held.pop((topic, partition), None)  # what this one says is newer
+            if self._held:
+                self._held.pop((topic, partition, self._source(topic, message)), None)  # what this one says is newer
             return True
         self._drop(topic, partition, message)
         return False
@@ -124,28 +127,33 @@ class SpoolPublisher:
         metrics.SPOOLED.inc()
         return True
 
+    def _source(self, topic: str, message: Message) -> int:
+        """The capture that a message comes from."""
+        return batch.decode(self._names[topic], message.value, message.headers, as_arrow=True).source
+
     def _drop(self, topic: str, partition: int, message: Message) -> None:
         """Count the rows of a message and keep what it says about its source."""
-        left: Message | None = message
-        if message.rows:
-            if not self.dropped:
-                log.error("the spool is full; rows are dropped and counted, packets first")
-            name = self._names[topic]
-            left, source, lost = degrade.hollow(name, message, self._window_ns)
-            self.dropped[name] += message.rows
-            metrics.SPOOL_DROPPED.labels(name).inc(message.rows)
-            if name in topics.CAPTURE_TOPICS:  # of the ledger, a later statement says all that an earlier one said
-                for window, account in lost.items():
-                    self._lost.setdefault(source, Tally()).add(window, account)
+        if not message.rows:
+            self._held[topic, partition, self._source(topic, message)] = message
+            return
+        if not self.dropped:
+            log.error("the spool is full; rows are dropped and counted, packets first")
+        name = self._names[topic]
+        left, source, lost = degrade.hollow(name, message, self._window_ns)
+        self.dropped[name] += message.rows
+        metrics.SPOOL_DROPPED.labels(name).inc(message.rows)
+        if name in topics.CAPTURE_TOPICS:  # of the ledger, a later statement says all that an earlier one said
+            for window, account in lost.items():
+                self._lost.setdefault(source, Tally()).add(window, account)
         if left is not None:
-            self._held[topic, partition] = left
+            self._held[topic, partition, source] = left
 
     def _settle(self) -> None:
         """Write the watermarks that were held for want of room, once there is some."""
         while self._held:
-            (topic, partition), message = next(iter(self._held.items()))
-            del self._held[topic, partition]
-            if not self._accept(topic, partition, message):
+            place, message = next(iter(self._held.items()))
+            del self._held[place]
+            if not self._accept(place[0], place[1], message):
                 return
 
     def take_lost(self, capture: int) -> list[Lost]:

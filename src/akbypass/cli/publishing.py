@@ -31,7 +31,8 @@ def publisher_of(edge: Any, config: Config, bootstrap: str) -> Iterator[Any]:
     there = transport.answers(config, bootstrap)
     if there:
         prepare()
-    with spooling(config, bootstrap, edge.name, None if there else prepare) as spooled:
+    again = edge.interface is None
+    with spooling(config, bootstrap, edge.name, None if there else prepare, again=again) as spooled:
         metrics.QUEUE_MESSAGES.set_function(spooled.waiting)
         metrics.SPOOL_BYTES.set_function(lambda: spooled.spool_bytes)
         yield spooled

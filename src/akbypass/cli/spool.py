@@ -33,8 +33,8 @@ def show_spool(config_path: str | None) -> None:
     from akbypass.producers.spool.home import leftovers
 
     found = leftovers(load_config(config_path))
-    lines = [[left.run_id, left.bytes, str(left.directory)] for left in found]
-    show("Left by ended captures", ["run", "bytes", "directory"], lines, right=("bytes",))
+    lines = [[left.name, left.bytes, str(left.directory)] for left in found]
+    show("Left by ended captures", ["capture", "bytes", "directory"], lines, right=("bytes",))
 
 
 @spool.command("send")

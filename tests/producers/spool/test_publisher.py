@@ -16,13 +16,24 @@ import pytest
 
 from akbypass import batch, topics, transport
 from akbypass import config as configuration
+from akbypass.batch import Batch
 from akbypass.config import Config
 from akbypass.errors import ServiceError
 from akbypass.local.kafka import KafkaServer
 from akbypass.producers.spool.home import leftovers, send_leftovers, spooling
 from akbypass.producers.spool.publisher import SpoolPublisher
 from tests.backends import probed
-from tests.producers.spool.support import PARTITIONS, ROWS, arrived, configured, kill, message, taken, wait_until
+from tests.producers.spool.support import (
+    PARTITIONS,
+    ROWS,
+    START_NS,
+    arrived,
+    configured,
+    kill,
+    message,
+    taken,
+    wait_until,
+)
 
 pytestmark = pytest.mark.services
 
@@ -145,7 +156,7 @@ def test_what_a_killed_capture_left_is_sent_by_the_next(server: KafkaServer, tmp
     kill(server)
     server.start()
     (left,) = leftovers(config)
-    assert left.run_id == "r1" and left.bytes > 0
+    assert left.name == "r1" and left.bytes > 0
     assert send_leftovers(config, server.bootstrap_servers, threading.Event()) == 1
     assert leftovers(config) == [] and not left.directory.exists()
     whole(config, "packets", 300)
@@ -162,11 +173,49 @@ def test_a_file_that_is_replayed_again_throws_its_leftovers_away(server: KafkaSe
             with pytest.raises(ServiceError, match="40 messages were not acknowledged within 1 s; they are kept in"):
                 publisher.flush(1)
     server.start()
-    assert {left.run_id for left in leftovers(config)} == {"r1", "r2"}
-    with spooling(config, address, "r1"):
+    assert {left.name for left in leftovers(config)} == {"r1", "r2"}
+    with spooling(config, address, "r1", again=True):
         wait_until(lambda: not (tmp_path / "r2.old").exists())
     whole(config, "orders", 10)
     assert not any(arrived(config, "packets").values())
+
+
+def test_a_live_capture_that_goes_on_sends_what_it_left_first(server: KafkaServer, tmp_path: Path) -> None:
+    """A killed live capture of a group starts again: what it left goes out in front of what it captures now."""
+    config = configured(server, tmp_path)
+    address = server.bootstrap_servers
+    kill(server)
+    with closing(SpoolPublisher(config, address, tmp_path / "r1-0.old")) as publisher:
+        send(publisher, "packets", range(200))
+    server.start()
+    with spooling(config, address, "r1-0") as publisher:
+        send(publisher, "packets", range(200, 250))
+        publisher.flush()
+    assert not (tmp_path / "r1-0.old").exists()
+    whole(config, "packets", 250)
+
+
+def test_ends_of_several_captures_survive_a_full_spool(server: KafkaServer, tmp_path: Path) -> None:
+    """Watermarks that wait for room are kept by capture: one does not displace what another said."""
+    config = configured(server, tmp_path, bytes_max=2 << 20)
+    full = topics.full_name(config.kafka.prefix, "orders")
+    kill(server)
+    with closing(SpoolPublisher(config, server.bootstrap_servers, tmp_path / "own")) as publisher:
+        number = 0
+        while not publisher.dropped["packets"]:
+            send(publisher, "packets", range(number, number + 1))
+            number += 1
+        while publisher.spool_bytes < config.spool.bytes_max - 100:  # to the brim
+            publisher.send(full, 0, message("orders", 0, rows=0))
+        for source in (0, 1):
+            ended = Batch("orders", "r1", source, 2, None, START_NS, START_NS + 1)
+            publisher.send(full, 0, next(batch.encode(ended, 1, 1 << 20)))
+            publisher.send(full, 1, next(batch.encode(ended, 1, 1 << 20)))
+        server.start()
+        publisher.flush()
+    found = arrived(config, "orders")
+    for partition in (0, 1):
+        assert {b.source for b in found[partition] if b.end_ns is not None} == {0, 1}
 
 
 def test_a_full_spool_drops_packets_first_and_orders_last(server: KafkaServer, tmp_path: Path) -> None:
