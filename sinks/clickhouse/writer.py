@@ -2,6 +2,8 @@
 
 The store is the checkpoint: what a table holds of a run, partition and source tells the last order key that was
 written, so a writer that was killed between insert and commit reads some messages again and drops their rows.
+A writer that stood still asks the group whether it still belongs to it before it inserts what it holds: while it slept
+another may have read and written the same messages.
 """
 
 from __future__ import annotations
@@ -36,11 +38,18 @@ log = logging.getLogger("akbypass.sink")
 
 RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
 POLL_S = 0.1
+SESSION_MS = 10_000  # a member that is silent for this long loses its partitions
+MEMBER_S = 5.0  # who has not heard from the group for this long asks it before an insert; half a session
 COMMITTED_S = 5.0  # how long an assignment may wait for the offsets that the lag is counted from
 # Codes of ClickHouse that pass: too slow, too busy, out of memory, too many parts, outcome unknown; a disk that is full.
 PASSING = (159, 202, 241, 252, 319, 75, 243)
 DISK_FULL = "No space left on device"  # of an error that has no code of its own
 ANSWERS = (OSError, HTTPError, DatabaseError)  # of the way to the store and of the store; any other error is our fault
+
+OUSTED = (  # answers of the group to a member whose partitions are somebody else's
+    KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.FENCED_INSTANCE_ID, KafkaError._ASSIGNMENT_LOST,
+    KafkaError._FENCED,
+)  # fmt: skip
 
 Convert = Callable[[str, Rows, str], Rows]  # topic, rows, run_id
 
@@ -77,14 +86,16 @@ class Writer:
         self._ends: list[list[Any]] = []
         self._missed = Missed(target.name)
         self._next: dict[tuple[str, int], int] = {}
-        self._last: dict[tuple[str, int, str], dict[int, OrderKey]] = {}
+        self._first: dict[tuple[str, int], int] = {}  # offset of the first message that is buffered
+        self._last: dict[tuple[str, str], dict[int, dict[int, OrderKey]]] = {}  # topic, run → partition → source → key
+        self._member_s = time.monotonic()  # when the group was last known to count us in
         self._oldest_s = 0.0
         self.consumer = Consumer(
             {
                 **client_options(config, bootstrap),
                 "group.id": f"{config.kafka.prefix}sink.{target.name}",
                 "group.instance.id": f"{member}-{target.name}",
-                "session.timeout.ms": 10_000,
+                "session.timeout.ms": SESSION_MS,
                 "max.poll.interval.ms": int(config.store.retry_s * 1000) + 60_000,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -95,10 +106,16 @@ class Writer:
 
     def run(self) -> None:
         """Write until `stopping`; then write what is buffered, commit and leave the group."""
-        self.consumer.subscribe(sorted(self._names), on_assign=self._assigned, on_revoke=self._revoked)
+        self.consumer.subscribe(
+            sorted(self._names), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
         try:
             while not self.stopping:
-                for message in self.consumer.consume(self.config.buffers.sink_messages_max, POLL_S):
+                asked_s = time.monotonic()
+                messages = self.consumer.consume(self.config.buffers.sink_messages_max, POLL_S)
+                if time.monotonic() - asked_s < MEMBER_S and asked_s - self._member_s < MEMBER_S:
+                    self._member_s = asked_s  # no pause: heartbeats went on, and a loss would have been told
+                for message in messages:
                     self._take(message)
                 self.watch.buffered(
                     sum(t.rows for t in self._tables.values()), sum(t.bytes for t in self._tables.values())
@@ -128,8 +145,13 @@ class Writer:
         self._forget()
         self.watch.revoked()
 
+    def _lost(self, consumer: Any, partitions: Any) -> None:
+        """Forget what is buffered: the partitions are somebody else's by now."""
+        self._forget()
+        self.watch.revoked()
+
     def _forget(self) -> None:
-        self._tables, self._ends, self._next, self._last = {}, [], {}, {}
+        self._tables, self._ends, self._next, self._first, self._last = {}, [], {}, {}, {}
 
     # -- input -----------------------------------------------------------------------------------------------------
 
@@ -143,6 +165,7 @@ class Writer:
         topic = self._names[message.topic()]
         if not self._next and not self._tables:
             self._oldest_s = time.monotonic()
+        self._first.setdefault((message.topic(), message.partition()), message.offset())
         self._next[message.topic(), message.partition()] = message.offset() + 1
         missed = self._missed.seen(topic, message.partition(), message.offset())
         if missed is not None:
@@ -189,19 +212,21 @@ class Writer:
         self._buffer(self.target.tables[topic], rows, arrow, place)
 
     def _last_keys(self, topic: str, partition: int, run_id: str) -> dict[int, OrderKey]:
-        """Last order key per source that the store holds of a run, read once per topic, partition and run."""
-        place = (topic, partition, run_id)
-        if place not in self._last:
+        """Last order key per source that the store holds of a run; read once per topic and run, for all partitions."""
+        if (topic, run_id) not in self._last:
             table, columns = self.target.tables[topic], ", ".join(("toUnixTimestamp64Nano(run_ns)", *ORDER[1:]))
             query = (
-                f"SELECT _source, max(tuple({columns})) FROM {table} "  # noqa: S608 - names are ours
-                "WHERE run_id = {run:String} AND _topic = {topic:String} AND _partition = {partition:Int32} GROUP BY _source"
+                f"SELECT _partition, _source, max(tuple({columns})) FROM {table} "  # noqa: S608 - names are ours
+                "WHERE run_id = {run:String} AND _topic = {topic:String} GROUP BY _partition, _source"
             )
-            parameters = {"run": run_id, "topic": topic, "partition": partition}
-            what = f"read the last order keys of {topic}[{partition}]"
-            result = self._retrying(what, lambda: self.client.query(query, parameters=parameters))
-            self._last[place] = {int(s): (int(k[0]), int(k[1]), int(k[2]), int(k[3])) for s, k in result.result_rows}
-        return self._last[place]
+            parameters = {"run": run_id, "topic": topic}
+            result = self._retrying(
+                f"read the last order keys of {topic}", lambda: self.client.query(query, parameters=parameters)
+            )
+            known = self._last[topic, run_id] = {}
+            for p, source, k in result.result_rows:
+                known.setdefault(int(p), {})[int(source)] = (int(k[0]), int(k[1]), int(k[2]), int(k[3]))
+        return self._last[topic, run_id].setdefault(partition, {})
 
     def _poison(self, topic: str, message: Any, detail: str) -> None:
         self.rejected += 1
@@ -226,27 +251,59 @@ class Writer:
         return full or time.monotonic() - self._oldest_s >= store.age_max_ms / 1000
 
     def flush(self) -> None:
-        """Insert what is buffered, then commit the offsets behind it."""
+        """Insert what is buffered, then commit the offsets behind it; raises ServiceError when it is not ours any more."""
         if not self._next:
             return
+        self._insert()
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._next.items()]
+        try:
+            self.consumer.commit(offsets=offsets, asynchronous=False)
+            self._member_s = time.monotonic()
+        except KafkaException as error:
+            log.warning("offsets were not committed, their rows will be dropped as repeats: %s", error)
+        self.watch.flushed(self._oldest_s)
+        self._tables, self._ends, self._next, self._first = {}, [], {}, {}
+
+    def _insert(self) -> None:
         for name, block in self._tables.items():
             for table in block.tables():
                 insert = partial(self.client.insert_arrow, name, table, settings={"async_insert": 0})
                 with self.watch.inserting(name, table.num_rows):
-                    self._retrying(f"write {table.num_rows} rows of {name}", insert)
+                    self._retrying(f"write {table.num_rows} rows of {name}", self._as_member(insert))
                 self.rows_written += table.num_rows
         if self._ends:
             names = ["sink", "run_id", "topic", "partition", "source", "sources", "end_ns"]
             ends = self._ends
             insert = partial(self.client.insert, "run_ends", ends, column_names=names)
-            self._retrying(f"write {len(ends)} rows of run_ends", insert)
-        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._next.items()]
-        try:
-            self.consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            log.warning("offsets were not committed, their rows will be dropped as repeats: %s", error)
-        self.watch.flushed(self._oldest_s)
-        self._tables, self._ends, self._next = {}, [], {}
+            self._retrying(f"write {len(ends)} rows of run_ends", self._as_member(insert))
+
+    def _as_member(self, act: Callable[[], Any]) -> Callable[[], Any]:
+        def checked() -> Any:
+            self._require_membership()
+            return act()
+
+        return checked
+
+    def _require_membership(self) -> None:
+        """Raise ServiceError when the group has given our partitions to somebody else; asked only after a pause.
+
+        What is committed is where the buffer begins, so it says nothing new to anybody but proves the session.
+        """
+        begins = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._first.items()]
+        while time.monotonic() - self._member_s >= MEMBER_S and not self.stopping:
+            try:
+                self.consumer.commit(offsets=begins, asynchronous=False)
+                self._member_s = time.monotonic()
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in OUSTED:
+                    raise ServiceError(
+                        f"stood still and lost its partitions, nothing of it is written: {error}"
+                    ) from error
+                if code == KafkaError.REBALANCE_IN_PROGRESS:  # still a member, and partitions are ours until revoked
+                    return
+                log.warning("the group does not answer, trying again: %s", error, extra={"sink": self.target.name})
+                time.sleep(POLL_S)
 
     def _retrying(self, what: str, act: Callable[[], Any]) -> Any:
         """Try until the store has done it or `stopping`; meanwhile nothing is read, so the broker holds what waits."""
