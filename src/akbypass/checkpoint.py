@@ -154,10 +154,13 @@ class CheckpointStore:
 
         Raises SupersededError, FencedError when the successor has cut the log off meanwhile, ServiceError.
         """
-        find_manifest(reader, self.partition, self.version)  # does not claim what was taken over
-        self.claim()
         behind: list[Record] = []
-        manifest = find_manifest(reader, self.partition, self.version, behind)
+        manifest = find_manifest(reader, self.partition, self.version, behind)  # does not claim what was taken over
+        self.claim()
+        last = behind[0].offset if behind else manifest["at"] if manifest else -1
+        if last + 1 != self.epoch:  # somebody has written in between, or the log is empty
+            behind = []
+            manifest = find_manifest(reader, self.partition, self.version, behind)
         self.foreign += [r for r in behind if is_foreign(r)]
         failed = any(r.key == FAILED and not is_foreign(r) for r in behind)
         if manifest is None:

@@ -24,8 +24,9 @@ from akbypass.errors import ServiceError
 
 log = logging.getLogger("akbypass.checkpoint")
 
-TAIL_RECORDS = 16  # read first when looking backwards for a manifest; eight times as many at each further try
+TAIL_RECORDS = 4  # read first when looking backwards for a manifest; eight times as many at each further try
 GAP_RECORDS = 8  # unwanted records that are read over rather than sought over
+FETCH_BYTES = 8 * 1024 * 1024  # asked for at once; states are read in one go
 FETCH_WAIT_MS = 20  # how long the broker may hold a fetch that has nothing to bring
 
 
@@ -128,7 +129,8 @@ class LogReader:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": FETCH_WAIT_MS,
-                "queued.max.messages.kbytes": 16 * 1024,
+                "fetch.message.max.bytes": FETCH_BYTES,
+                "queued.max.messages.kbytes": 4 * FETCH_BYTES // 1024,
             }
         )
 
