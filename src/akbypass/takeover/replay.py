@@ -18,7 +18,7 @@ from akbypass import batch, topics, transport
 from akbypass.batch import BatchError
 from akbypass.config import Config
 from akbypass.errors import ServiceError
-from akbypass.order import START_NS, Merge
+from akbypass.order import START_NS, Merge, OrderKey
 from akbypass.rows import Array
 from akbypass.topology import Core, Topology
 
@@ -68,9 +68,10 @@ class Replay:
             self._poll(meta)
         for run_id, by_topic in meta["spoken"].items():  # which sources that are silent now have said
             for topic, said in by_topic.items():
-                for source, (watermark_ns, end_ns) in said["by"].items():
-                    run = self._run(run_id)
-                    run.merge.add(topic, int(source), said["sources"], None, watermark_ns, end_ns)
+                for source, (watermark_ns, end_ns, key) in said["by"].items():
+                    last_key: OrderKey = (key[0], key[1], key[2], key[3])
+                    merge = self._run(run_id).merge
+                    merge.add(topic, int(source), said["sources"], None, watermark_ns, end_ns, last_key=last_key)
         self._step(goals)
         while any(self._released_ns(run_id) < goal for run_id, goal in goals.items()):
             self._poll(meta)
