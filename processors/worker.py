@@ -47,7 +47,9 @@ from akbypass.transport import Publisher, RunWriter
 log = logging.getLogger("akbypass.worker")
 
 ADVANCE_S = 0.05  # how long rows may wait for company before the cores step
-ADVANCE_S_MAX = 0.5  # the same when a step takes long: larger steps cost less a row
+# The same when a step takes long, as larger steps cost less a row: so many times the last step, at most so long (s).
+ADVANCE_STEADY, ADVANCE_BEHIND = (4, 0.5), (10, 0.5)
+BEHIND_NS = 1_000_000_000  # age of a message at which its reader is behind
 RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by its source; live ones speak every second
 MARK_S = 0.1  # how long a watermark without rows may wait
 PASSED_MAX = 64  # messages that were fetched before a seek and come behind it
@@ -157,6 +159,7 @@ class TopologyWorker:
         self._draining = False
         self._names = {topics.full_name(config.kafka.prefix, t): t for t in topology.inputs}
         self._due_s = 0.0
+        self._behind = False
         self._saving = asyncio.Lock()
         self.app = self._make_app(member)
 
@@ -199,7 +202,7 @@ class TopologyWorker:
                     return
                 with _fatal(self.topology.name):
                     self._advance_when_due()
-                    await self._resume()
+                    self._resume()
 
         @app.task
         async def checkpoint() -> None:
@@ -311,6 +314,7 @@ class TopologyWorker:
         except BatchError as error:
             found = None
             self._reject(topic, message, event.value, str(error))
+        self._behind = found is not None and time.time_ns() - found.publish_ns > BEHIND_NS
         fresh = partition.progress.take(topic, message.offset, found, event, time.monotonic())
         if partition.progress.late:
             late, partition.progress.late = partition.progress.late, []
@@ -319,8 +323,12 @@ class TopologyWorker:
         if not fresh:
             return
         self.watch.message(topic, message, found)
-        self._hold_back(topic, message, partition)
+        full = self._is_full(partition, topic)
+        if full:
+            self._due_s = 0.0
         self._advance_when_due()
+        if full and self._is_full(partition, topic):
+            self._hold_back(topic, message)
         await asyncio.sleep(0)
 
     def _reject(self, topic: str, message: Any, value: bytes | None, detail: str) -> None:
@@ -334,13 +342,18 @@ class TopologyWorker:
         where = {"topology": self.topology.name, "topic": topic, "partition": place.partition, "offset": place.offset}
         log.warning("message rejected", extra={**where, "reason": letters.NOT_A_BATCH, "detail": detail})
 
-    def _hold_back(self, topic: str, message: Any, partition: _Partition) -> None:
+    def _is_full(self, partition: _Partition, topic: str) -> bool:
+        """Whether so many rows of an input wait for the other inputs that no more may come."""
+        several = len(self.topology.inputs) > 1
+        return several and self._waiting(partition, topic) > self.config.buffers.pending_rows_max
+
+    def _hold_back(self, topic: str, message: Any) -> None:
         """Pause an input that is far ahead of the others, so that what waits for them stays bounded."""
-        if len(self.topology.inputs) > 1 and self._waiting(partition, topic) > self.config.buffers.pending_rows_max:
-            position = TP(message.topic, message.partition)
-            self.app.consumer.pause_partitions({position})
-            self.paused.add(position)
-            self.watch.hold(self._names, self.paused)
+        position = TP(message.topic, message.partition)
+        # as Faust does when a stream is full; what it had taken still comes (`pause_partitions` would drop it)
+        self.app.consumer.on_buffer_full(position)
+        self.paused.add(position)
+        self.watch.hold(self._names, self.paused)
 
     @staticmethod
     def _waiting(partition: _Partition, topic: str) -> int:
@@ -352,22 +365,15 @@ class TopologyWorker:
         """Make the writer of one run of a partition, from its start or from where its numbers stood."""
         return Emitter(self.publisher, self.topology, run_id, partition, self.marked, MARK_S, numbers)
 
-    async def _resume(self) -> None:
-        """Read on the inputs that were paused and are not far ahead any more.
-
-        Faust drops what it had fetched of a paused partition, so reading starts at the offset that is wanted next.
-        """
+    def _resume(self) -> None:
+        """Read on the inputs that were paused and are not far ahead any more."""
         for position in list(self.paused):
             partition = self.partitions.get(position.partition)
             topic = self._names[position.topic]
             if partition is None or self._waiting(partition, topic) >= self.config.buffers.pending_rows_max // 2:
                 continue
             self.paused.discard(position)
-            # before the seek: what comes in between would be dropped while paused, now it is passed over and comes again
-            self.app.consumer.resume_partitions({position})
-            wanted = partition.progress.wanted_offset[topic]
-            self._asked[position] = _Asked(wanted)
-            await self.app.consumer.seek(position, wanted)
+            self.app.consumer.on_buffer_drop(position)
             self.watch.hold(self._names, self.paused)
 
     async def _ask_again(self, position: TP, wanted: int) -> None:
@@ -392,7 +398,8 @@ class TopologyWorker:
             self._advance()
             ended_s = time.monotonic()
             self.watch.stepped(ended_s - started_s, self.partitions)
-            self._due_s = ended_s + min(ADVANCE_S_MAX, max(ADVANCE_S, 4 * (ended_s - started_s)))
+            times, longest_s = ADVANCE_BEHIND if self._behind else ADVANCE_STEADY
+            self._due_s = ended_s + min(longest_s, max(ADVANCE_S, times * (ended_s - started_s)))
 
     def _advance(self) -> None:
         for partition in self.partitions.values():

@@ -284,7 +284,7 @@ def file_digest(name: str) -> str | None:
         return None
     try:
         with Path(name).open("rb") as file:
-            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CaptureError(f"{name}: expected a capture file, found none: {error.strerror}") from error
 

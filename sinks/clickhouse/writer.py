@@ -38,6 +38,8 @@ log = logging.getLogger("akbypass.sink")
 
 RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
 POLL_S = 0.1
+FETCH_BYTES_MIN, FETCH_WAIT_MS = 65_536, 100  # of one fetch; else every message of any topic is a fetch of all of them
+WAIT_SHARE = 4  # rows wait for company this many times as long as the last flush took: larger inserts cost less a row
 SESSION_MS = 10_000  # a member that is silent for this long loses its partitions
 MEMBER_S = 5.0  # who has not heard from the group for this long asks it before an insert; half a session
 COMMITTED_S = 5.0  # how long an assignment may wait for the offsets that the lag is counted from
@@ -90,6 +92,7 @@ class Writer:
         self._last: dict[tuple[str, str], dict[int, dict[int, OrderKey]]] = {}  # topic, run → partition → source → key
         self._member_s = time.monotonic()  # when the group was last known to count us in
         self._oldest_s = 0.0
+        self._flush_s = 0.0
         self.consumer = Consumer(
             {
                 **client_options(config, bootstrap),
@@ -101,6 +104,8 @@ class Writer:
                 "auto.offset.reset": "earliest",
                 "queued.max.messages.kbytes": config.buffers.sink_queue_bytes_max // 1024,
                 "fetch.message.max.bytes": config.buffers.fetch_bytes_max,
+                "fetch.min.bytes": FETCH_BYTES_MIN,
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
             }
         )
 
@@ -120,7 +125,7 @@ class Writer:
                 self.watch.buffered(
                     sum(t.rows for t in self._tables.values()), sum(t.bytes for t in self._tables.values())
                 )
-                if self._due():
+                if self._due() or (self._ends and not messages):  # what is still to come of these runs is little
                     self.flush()
             self.flush()
         finally:
@@ -248,13 +253,16 @@ class Writer:
             return False
         store = self.config.store
         full = any(t.rows >= store.rows_max or t.bytes >= store.bytes_max for t in self._tables.values())
-        return full or time.monotonic() - self._oldest_s >= store.age_max_ms / 1000
+        age_max_s = max(store.age_max_ms / 1000, WAIT_SHARE * self._flush_s)
+        return full or time.monotonic() - self._oldest_s >= age_max_s
 
     def flush(self) -> None:
         """Insert what is buffered, then commit the offsets behind it; raises ServiceError when it is not ours any more."""
         if not self._next:
             return
+        started_s = time.monotonic()
         self._insert()
+        self._flush_s = time.monotonic() - started_s
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._next.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=False)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from akbypass import schemas, topics
 from akbypass.order import END_NS, START_NS
-from akbypass.rows import ORDER, Rows, read_ipc
+from akbypass.rows import ORDER, Rows, plain, read_ipc
 
 Headers = list[tuple[str, bytes]]
 Numbers = Mapping[str, Sequence[int]]  # number of the next row, by topic and partition
@@ -202,7 +202,7 @@ def _decode_arrow(topic: str, value: bytes, as_arrow: bool, rows_before: int | N
         raise BatchError("expected rows in strict order of their keys, found one that is not above the one before")
     return Batch(
         topic, record["run_id"], record["source"], record["sources"], rows, record["watermark_ns"], record["end_ns"],
-        record["sequence"], record["publish_ns"], arrow if as_arrow else None, rows_before,
+        record["sequence"], record["publish_ns"], plain(name, arrow) if as_arrow and arrow is not None else None, rows_before,
     )  # fmt: skip
 
 

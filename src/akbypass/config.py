@@ -263,7 +263,7 @@ class Buffers(Part):
         24, ge=0, le=1_000, description="Decoded messages of a worker that wait for a second topology."
     )
     pending_rows_max: int = Field(
-        160_000,
+        40_000,
         ge=100,
         description="Rows of one input and partition that wait for the other inputs before the input is paused.",
     )

@@ -16,6 +16,8 @@ from akbypass.schemas import NULL_INT32, NULL_INT64, Column, RowSchema
 
 Array = np.ndarray[Any, np.dtype[Any]]
 UNKNOWN_ROWS = 4_096
+CODED_ROWS_MIN = 256  # of a message whose strings may travel as codes; below, their dictionaries cost more
+CODED = pa.dictionary(pa.int8(), pa.utf8())
 ORDER = ("run_ns", "capture_id", "capture_pos", "sub")
 
 
@@ -109,13 +111,19 @@ class Rows:
 
     # -- Arrow -----------------------------------------------------------------------------------------------------
 
-    def to_arrow(self, *, sparse: bool = False) -> pa.RecordBatch:
-        """Convert to a record batch of the row type's Arrow schema; `sparse`, without the columns that nobody knows."""
-        arrays = {c.name: _to_arrow(c, self.columns[c.name]) for c in self.schema.columns}
-        if sparse and len(self):
-            known = {k: a for k, a in arrays.items() if a.null_count < len(a)}
-            return pa.RecordBatch.from_arrays(list(known.values()), schema=_part(self.schema.name, tuple(known)))
-        return pa.RecordBatch.from_arrays(list(arrays.values()), schema=self.schema.arrow)
+    def to_arrow(self, *, dense: bool = False) -> pa.RecordBatch:
+        """Convert to a record batch of the row type's Arrow schema.
+
+        For the wire `dense`: without the columns that nobody knows, and strings of few values as dictionaries.
+        """
+        columns, n = self.schema.columns, len(self)
+        if not dense or not n:
+            arrays = [_to_arrow(c, self.columns[c.name]) for c in columns]
+            return pa.RecordBatch.from_arrays(arrays, schema=self.schema.arrow)
+        made = {c.name: _coded(c, self.columns[c.name]) for c in columns}
+        known = {k: a for k, a in made.items() if a.null_count < n}
+        coded = tuple(k for k, a in known.items() if isinstance(a, pa.DictionaryArray))
+        return pa.RecordBatch.from_arrays(list(known.values()), schema=_part(self.schema.name, tuple(known), coded))
 
     @classmethod
     def from_arrow(cls, name: str, batch: pa.RecordBatch, only: Collection[str] | None = None) -> Rows:
@@ -123,10 +131,12 @@ class Rows:
 
         Raises pa.ArrowInvalid when the batch has another schema.
         """
-        schema, n = schemas.load(name), batch.num_rows
-        if not batch.schema.equals(_part(name, tuple(batch.schema.names))):
-            raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {batch.schema.names}")
-        arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+        schema, n, names = schemas.load(name), batch.num_rows, batch.schema.names
+        coded = tuple(k for k, a in zip(names, batch.columns, strict=True) if isinstance(a, pa.DictionaryArray))
+        known = schema.by_name.keys() >= set(names)
+        if not known or not batch.schema.equals(_part(name, tuple(names), coded)):
+            raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {names}")
+        arrays = dict(zip(names, batch.columns, strict=True))
         made: dict[str, Array] = {}
         for c in schema.columns:
             array = arrays.get(c.name)
@@ -137,8 +147,8 @@ class Rows:
         return cls(schema, made)
 
     def to_ipc(self) -> bytes:
-        """Write one Arrow IPC stream, sparse."""
-        batch, sink = self.to_arrow(sparse=True), pa.BufferOutputStream()
+        """Write one Arrow IPC stream, dense."""
+        batch, sink = self.to_arrow(dense=True), pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
@@ -203,17 +213,12 @@ def _coerced(column: Column, value: Any, n: int) -> Array:
     return array
 
 
-def _part(name: str, columns: tuple[str, ...]) -> pa.Schema:
-    """The Arrow schema of some columns of a row type, in their order; of all when one is not its own."""
-    schema = schemas.load(name)
-    if len(columns) == len(schema.columns) or not schema.by_name.keys() >= set(columns):
-        return schema.arrow
-    return _subset(name, columns)
-
-
 @functools.lru_cache(1024)
-def _subset(name: str, columns: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([field for field in schemas.load(name).arrow if field.name in columns])
+def _part(name: str, columns: tuple[str, ...], coded: tuple[str, ...]) -> pa.Schema:
+    """The Arrow schema of some columns of a row type, in their order, with dictionaries for the `coded`."""
+    schema = schemas.load(name)
+    swapped = {c.name for c in schema.columns if c.kind == "string" and c.name in coded}
+    return pa.schema([f.with_type(CODED) if f.name in swapped else f for f in schema.arrow if f.name in columns])
 
 
 def _objects(values: list[Any]) -> Array:
@@ -235,9 +240,31 @@ def read_ipc(name: str, payload: Any, *, full: bool = False) -> pa.RecordBatch:
     return batches[0]
 
 
+def plain(name: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch of row type `name` without dictionaries but those of its schema."""
+    for i, field in enumerate(batch.schema):
+        own = schemas.load(name).arrow.field(field.name)
+        if field.type != own.type:
+            batch = batch.set_column(i, own, batch.column(i).dictionary_decode())
+    return batch
+
+
 def _validity(present: Array) -> pa.Buffer | None:
     """Arrow's validity bitmap of a boolean array; None when everything is present."""
     return None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
+
+
+def _coded(column: Column, array: Array) -> pa.Array:
+    """The column as Arrow, strings of few values as codes."""
+    found = strings.encode(array) if column.kind == "string" and len(array) >= CODED_ROWS_MIN else None
+    if found is None:
+        return _to_arrow(column, array)
+    codes, values = found
+    offsets, data = strings.pack(values)
+    valid = _validity((offsets[1:] > offsets[:-1])[codes]) if column.nullable else None
+    indices = pa.Array.from_buffers(pa.int8(), len(array), [valid, pa.py_buffer(codes)])
+    table = pa.Array.from_buffers(pa.utf8(), len(values), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    return pa.DictionaryArray.from_arrays(indices, table)
 
 
 def _to_arrow(column: Column, array: Array) -> pa.Array:
@@ -287,6 +314,8 @@ def _from_arrow(column: Column, array: pa.Array) -> Array:
         return _objects([empty if v is None else v for v in array.to_pylist()])
     if n == 0:
         return np.empty(0, column.dtype)
+    if kind == "string" and isinstance(array, pa.DictionaryArray):
+        return _decoded(column, array)
     if kind in ("timestamp", "long", "int", "double"):
         values = np.frombuffer(array.buffers()[1], column.dtype)[array.offset : array.offset + n]
         present = _present(array)
@@ -310,6 +339,19 @@ def _from_arrow(column: Column, array: pa.Array) -> Array:
         return strings.unpack(offsets, np.frombuffer(b"" if data is None else data, np.uint8), column.width)
     except ValueError as error:
         raise pa.ArrowInvalid(f"{column.name}: {error}") from error
+
+
+def _decoded(column: Column, array: pa.Array) -> Array:
+    """Strings of a dictionary, one for each row; raises pa.ArrowInvalid when a code has none."""
+    indices, table = array.indices, array.dictionary
+    if table.null_count or not len(table):
+        raise pa.ArrowInvalid(f"expected values in the dictionary of {column.name}, found none")
+    values = _from_arrow(column, table)
+    codes = np.frombuffer(indices.buffers()[1], np.int8)[indices.offset : indices.offset + len(indices)]
+    if int(codes.view(np.uint8).max()) >= len(values):  # below zero is above 127
+        raise pa.ArrowInvalid(f"expected codes below {len(values)} in {column.name}, found {codes.max()}")
+    present, found = _present(indices), values.take(codes)
+    return found if present is None else np.where(present, found, b"").astype(column.dtype, copy=False)
 
 
 def address_text(packed: bytes) -> str:
@@ -380,5 +422,6 @@ __all__ = [
     "Rows",
     "address_bytes",
     "address_text",
+    "plain",
     "read_ipc",
 ]

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 from akbypass import schemas
-from akbypass.rows import Rows
+from akbypass.rows import CODED, CODED_ROWS_MIN, Rows, plain, read_ipc
 from akbypass.schemas import reference
+from akbypass.strings import CODES_MAX
 from tests.support import ROOT
 
 RELEASED = Path(__file__).parent / "released"
@@ -77,6 +78,51 @@ def test_rows_survive_arrow_and_json(name: str) -> None:
     again = Rows.from_ipc(name, rows.to_ipc())
     assert again.to_dicts() == rows.to_dicts()
     assert Rows.from_dicts(name, rows.to_dicts()).to_dicts() == rows.to_dicts()
+
+
+@pytest.mark.parametrize("name", schemas.names())
+def test_strings_of_few_values_travel_as_codes_and_come_back(name: str) -> None:
+    """Many rows of few strings come back as they were, as rows and as Arrow for a sink."""
+    rows = Rows.concat([sample(name)] * CODED_ROWS_MIN)
+    sent = read_ipc(name, rows.to_ipc(), full=True)
+    coded = {c.name for c in rows.schema.columns if c.kind == "string"}
+    assert {f.name for f in sent.schema if f.type == CODED and rows.schema.by_name[f.name].kind == "string"} == coded
+    again = Rows.from_arrow(name, sent)
+    assert all((again[c] == rows[c]).all() for c in coded)
+    assert plain(name, sent).equals(rows.to_arrow())
+
+
+def test_strings_of_many_values_travel_as_they_are() -> None:
+    """More values than codes can name: no dictionary, the same rows."""
+    n = 4 * CODES_MAX
+    few, many = (np.array([b"%x" % (i * 7919 % k) for i in range(n)]) for k in (CODES_MAX, CODES_MAX + 1))
+    rows = Rows.build("latency", n, capture_pos=np.arange(n), venue=few, symbol=many)
+    sent = read_ipc("latency", rows.to_ipc(), full=True)
+    assert sent.schema.field("venue").type == CODED
+    assert sent.schema.field("symbol").type == pa.utf8()
+    assert Rows.from_arrow("latency", sent).to_dicts() == rows.to_dicts()
+
+
+@pytest.mark.parametrize(
+    ("codes", "values", "said"),
+    [
+        ([0, 2, 1], ["a", "b"], "codes below 2"),
+        ([0, -1, 1], ["a", "b"], "codes below 2"),
+        ([0, 0, 0], [], "values in the dictionary"),
+        ([0, 1, 0], ["a", None], "values in the dictionary"),
+        ([0, 1, 0], ["a", "b" * 99], "at most 16 bytes"),
+        ([0, 1, 0], ["a", "\u00e9"], "ASCII"),
+    ],
+)
+def test_codes_without_a_value_are_refused(codes: list[int], values: list[str | None], said: str) -> None:
+    """What a dictionary does not have, or our columns cannot hold, raises instead of reading beside it."""
+    rows = Rows.build("latency", 3, capture_pos=np.arange(3))
+    indices = pa.Array.from_buffers(pa.int8(), 3, [None, pa.py_buffer(np.array(codes, np.int8))])
+    venue = pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.utf8()), safe=False)
+    batch = rows.to_arrow()
+    at = batch.schema.get_field_index("venue")
+    with pytest.raises(pa.ArrowInvalid, match=said):
+        Rows.from_arrow("latency", batch.set_column(at, batch.schema.field(at).with_type(CODED), venue))
 
 
 def sample(name: str) -> Rows:

@@ -56,12 +56,14 @@ def test_a_sink_that_sleeps_through_its_session_writes_nothing_twice(place: Plac
         writer.write({"latency": latency(ROWS // 2)}, 0, None)
         publisher.flush()
         wait_until(lambda: place.ask("SELECT count() FROM latency") == ROWS // 2, "the first sink writes")
-        writer.write({"latency": latency(ROWS // 2, ROWS // 2)}, 0, 5, ending=["latency"])
+        writer.write({"latency": latency(ROWS // 2, ROWS // 2)}, 0, None)
         publisher.flush()
         time.sleep(3)  # it has read them and waits for company
         assert place.ask("SELECT count() FROM latency") == ROWS // 2
         os.kill(zombie.pid, signal.SIGSTOP)
         living = start(place, "b", 500, tmp_path)
+        writer.write({}, 0, 5, ending=["latency"])
+        publisher.flush()
         wait_until(lambda: place.ask("SELECT count() FROM run_ends") == 4, "the second sink takes over")
         assert place.ask("SELECT count() FROM latency") == ROWS
         time.sleep(max(0.0, PATIENT_MS / 1000 - 10))  # what it holds is due when it wakes

@@ -100,6 +100,7 @@ def capture(
         config, existing_files(files), interface=interface, capture_filter=capture_filter, salt=salt, speed=speed,
         begin_ns=None if begin_at is None else round(begin_at * 1e9), group=group_of(group, member, members, len(files)), point=point,
     )  # fmt: skip
+    settle_memory()
     life.on_stop(edge.stop)
     if interface:
         stop_in(edge, seconds)

@@ -17,6 +17,5 @@ def settle_memory() -> None:
     if mallopt is not None:  # glibc only
         mallopt(M_ARENA_MAX, ARENAS)
         mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
-    gc.collect()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 20, 20)
