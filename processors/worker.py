@@ -22,6 +22,7 @@ from typing import Any
 
 import faust
 import orjson
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 from mode import Service
 
@@ -31,7 +32,7 @@ from akbypass.checkpoint import Checkpoint, CheckpointStore, HandoverError, Supe
 from akbypass.checkpoint_log import LogWriter
 from akbypass.config import Config
 from akbypass.emitter import Emitter
-from akbypass.errors import ConfigError
+from akbypass.errors import ConfigError, ServiceError
 from akbypass.letters import Place
 from akbypass.processors import saving
 from akbypass.processors.care import Care
@@ -123,6 +124,22 @@ class _Partition:
         return self.progress.meta(released) | {"numbers": numbers, "careful": self.progress.partition.careful}
 
 
+class Assignor(PartitionAssignor):  # type: ignore[misc]  # Faust ships no types
+    """Faust's, but it refuses to assign while the broker names no partitions of an input, as just after its start.
+
+    Faust would leave such an input out, and so would every restart: static members come back without a rebalance.
+    An error here ends the process, and its next start asks again.
+    """
+
+    def assign(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
+        """Assign as Faust does; raises ServiceError for topics without partitions."""
+        wanted = {topic for member in member_metadata.values() for topic in member.subscription}
+        missing = sorted(topic for topic in wanted if not cluster.partitions_for_topic(topic))
+        if missing:
+            raise ServiceError(f"the broker knows no partitions of {', '.join(missing)}")
+        return super().assign(cluster, member_metadata)
+
+
 @dataclass
 class _Asked:
     """An offset that was sought, how often, and the messages behind it that came since."""
@@ -181,6 +198,7 @@ class TopologyWorker:
             broker_max_poll_records=buffers.poll_messages_max,
             consumer_group_instance_id=f"{member}-{self.topology.name}",
             consumer_auto_offset_reset="earliest",
+            PartitionAssignor=Assignor,
             consumer_max_fetch_size=buffers.fetch_bytes_max,
             stream_buffer_maxsize=buffers.stream_messages_max,
             stream_wait_empty=False,

@@ -42,6 +42,22 @@ def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 
 
+def test_data_of_another_format_is_not_used(places: Places) -> None:
+    """Data of an older version, which had no mark, is named before anything starts; `reset` makes room for new data."""
+    places.kafka.mkdir()
+    (places.home / "akbypass.latency.v2-data").mkdir()
+    with pytest.raises(ServiceError, match=r"expected data of format 2, found format 1 .*akbypass reset"):
+        Stack(places, Config(), workers=0).start()
+    module.reset(places)
+    assert not list(places.home.iterdir())
+    module.require_format(places)
+    places.kafka.mkdir()
+    module.require_format(places)
+    places.format.write_text("3\n")
+    with pytest.raises(ServiceError, match="found format 3"):
+        module.require_format(places)
+
+
 @pytest.mark.services
 def test_embedded_servers_that_are_killed_come_back_with_their_data(places: Places) -> None:
     """After kill -9 of the store and of the broker both answer at their old addresses with what they held."""

@@ -33,6 +33,7 @@ from akbypass.telemetry.server import TelemetryServer
 
 log = logging.getLogger("akbypass.stack")
 
+FORMAT = 2  # of what the embedded servers keep; a change that older data cannot follow raises it
 RESTARTS_MAX = 5  # of one child within RESTARTS_S; more means that a restart does not help
 RESTARTS_S = 60.0
 WATCH_S = 0.5
@@ -63,6 +64,11 @@ class Places:
     def store(self) -> Path:
         """Data of the embedded store."""
         return self.home / "store"
+
+    @property
+    def format(self) -> Path:
+        """Format of the data, as a number."""
+        return self.home / "format"
 
     @property
     def logs(self) -> Path:
@@ -170,6 +176,7 @@ class Stack:
         from akbypass.takeover.handover import take_over
 
         self.places.logs.mkdir(parents=True, exist_ok=True)
+        require_format(self.places)
         points = self.endpoints
         points.bootstrap_servers = self.config.kafka.bootstrap_servers
         if not points.bootstrap_servers:
@@ -338,9 +345,22 @@ def supervise(places: Places, config_path: str, workers: int) -> None:
             stack.check()
 
 
+def require_format(places: Places) -> None:
+    """Mark new data with our format; raises ServiceError when there is data of another."""
+    has_data = places.kafka.exists() or places.store.exists()
+    found = places.format.read_text().strip() if places.format.exists() else "1" if has_data else str(FORMAT)
+    if found != str(FORMAT):
+        raise ServiceError(
+            f"{places.home}: expected data of format {FORMAT}, found format {found[:20]} of another version of AK-Bypass; "
+            "`akbypass reset` deletes it, AKBYPASS_HOME names another folder"
+        )
+    places.format.write_text(f"{FORMAT}\n")
+
+
 def reset(places: Places) -> None:
     """Delete everything that the embedded servers keep."""
-    for part in (places.kafka, places.store, places.logs, places.home / "demo"):
+    of_faust = places.home.glob("*-data")  # Faust makes one for each app and leaves it empty
+    for part in (places.kafka, places.store, places.logs, places.home / "demo", *of_faust):
         shutil.rmtree(part, ignore_errors=True)
-    for file in (places.state, places.config):
+    for file in (places.state, places.config, places.format):
         file.unlink(missing_ok=True)
