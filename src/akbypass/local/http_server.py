@@ -15,17 +15,17 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import socketserver
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from akbypass.bounded_server import BoundedServer
 from akbypass.local import http_body
 from akbypass.local.answers import RefusedError
 from akbypass.local.engine import Engine
@@ -48,39 +48,17 @@ _LOCAL_NAMES = {"127.0.0.1", "localhost", "::1"}
 _FALSE = ("", "0", "false")
 
 
-class StoreHTTPServer(ThreadingHTTPServer):
+class StoreHTTPServer(BoundedServer):
     """A thread for each connection, a place for each query."""
 
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 128
 
     def __init__(
         self, port: int, engine: Engine, queries_max: int = QUERIES_MAX, queue_wait_s: float = QUEUE_WAIT_S
     ) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(("127.0.0.1", port), Handler, CONNECTIONS_MAX)
         self.engine, self.queries_max, self.queue_wait_s = engine, queries_max, queue_wait_s
         self.places = threading.BoundedSemaphore(queries_max)
-        self.connections = threading.BoundedSemaphore(CONNECTIONS_MAX)
-
-    def server_bind(self) -> None:
-        """Bind without asking a name server who we are, as HTTPServer would."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection, or close it at once when there are too many."""
-        if not self.connections.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in its thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is nobody's error; everything else is printed."""

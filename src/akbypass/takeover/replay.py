@@ -25,7 +25,6 @@ from akbypass.topology import Core, Topology
 log = logging.getLogger("akbypass.takeover")
 
 STALLED_S = 60.0  # without a message although some must come
-PENDING_ROWS_MAX = 40_000  # rows of one input that may wait for the others before it is paused
 POLL_S = 0.1
 
 
@@ -121,12 +120,13 @@ class Replay:
 
     def _balance(self) -> None:
         """Pause inputs that are far ahead of the others, so that what waits for them stays bounded."""
+        most = self.config.buffers.pending_rows_max
         waiting = {t: sum(r.merge.waiting_rows(t) for r in self._runs.values()) for t in self.topology.inputs}
-        ahead = {t for t, rows in waiting.items() if rows > PENDING_ROWS_MAX} - self._paused
+        ahead = {t for t, rows in waiting.items() if rows > most} - self._paused
         if ahead and len(ahead | self._paused) < len(waiting):
             self._consumer.pause([self._place(t) for t in ahead])
             self._paused |= ahead
-        self._paused -= self._resume({t for t in self._paused if waiting[t] < PENDING_ROWS_MAX // 2})
+        self._paused -= self._resume({t for t in self._paused if waiting[t] < most // 2})
 
     def _resume(self, chosen: set[str]) -> set[str]:
         if chosen:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from akbypass.bounded_server import BoundedServer
 from akbypass.errors import ServiceError
 from akbypass.telemetry.health import Health
 from akbypass.telemetry.metrics import HEALTHY, READY, REGISTRY
@@ -21,34 +22,17 @@ REQUEST_S = 5.0  # longest silence of a client
 CONNECTIONS_MAX = 8
 
 
-class TelemetryServer(ThreadingHTTPServer):
+class TelemetryServer(BoundedServer):
     """Serves one process; `url` says where. Port 0 takes a free one. Raises ServiceError when the port is taken."""
-
-    daemon_threads = True
 
     def __init__(self, health: Health, host: str, port: int, registry: CollectorRegistry = REGISTRY) -> None:
         self.health, self.registry = health, registry
-        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((host, port), _Handler, CONNECTIONS_MAX)
         except OSError as error:
             raise ServiceError(f"telemetry: expected to listen on {host}:{port}, found: {error}") from error
         self.url = f"http://{host}:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, name="akbypass-telemetry", daemon=True).start()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own; a connection too many is closed."""
-        if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make place for the next."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a client that went away."""
