@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from akbypass import config as configuration
-from akbypass import rejected, store_client, topics, transport
+from akbypass import recorded, rejected, rerun, store_client, topics, transport
 from akbypass.config import ClickHouse, Config, Kafka
 from akbypass.errors import ConfigError
 from akbypass.rows import Rows
@@ -109,6 +112,48 @@ def test_list_and_show(desk: Desk) -> None:
 
     assert desk.run("show", "f" * 16).returncode == desk.run("show", "x").returncode == 2
     assert "expected a rejected record" in desk.run("show", "f" * 16).stderr
+
+
+@pytest.mark.services
+def test_replay_of_a_run_that_the_broker_has_in_part(desk: Desk) -> None:
+    """Rows keep places and keys under the new run; what retention took is told, and an unknown run is no run."""
+    publisher = Publisher(desk.config, desk.config.kafka.bootstrap_servers)
+    writer = RunWriter(publisher, "run1", 0, 1)
+    names = np.array([b"%016x" % i for i in range(6)])
+    seen = [
+        Rows.build(
+            "captures", 3, run_ns=MARCH_NS + i, capture_pos=[0, 1, 2], source=["s"] * 3, id=names[3 * i : 3 * i + 3]
+        )
+        for i in range(2)
+    ]
+    for rows in seen:
+        writer.write({"captures": rows}, 0, None)
+        publisher.flush()
+    full = topics.full_name(desk.config.kafka.prefix, "captures")
+    with recorded.reader(desk.config, desk.config.kafka.bootstrap_servers) as consumer:
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(full, p), 10)[1] for p in range(4)}
+    held = {p: n for p, n in ends.items() if n}
+    assert set(held.values()) == {2}
+
+    done = desk.run("replay", "run1")
+    assert done.returncode == 0, done.stderr
+    again = list(
+        recorded.of_run(desk.config, desk.config.kafka.bootstrap_servers, rerun.new_run_id("run1", ""), ["captures"])
+    )
+    assert {m.partition for m in again} == set(held)
+    first = [m.batch.rows for m in again if m.partition == min(held)]
+    for sent, rows in zip(first, seen, strict=True):
+        assert sent is not None
+        assert (sent["run_ns"] == rows["run_ns"]).all()
+        assert not set(sent["id"].tolist()) & set(rows["id"].tolist())
+
+    admin = AdminClient({"bootstrap.servers": desk.config.kafka.bootstrap_servers})
+    for future in admin.delete_records([TopicPartition(full, p, 1) for p in held]).values():
+        future.result(30)
+    done = desk.run("replay", "run1", "--as", "second")
+    assert done.returncode == 9
+    assert f"{3 * len(held)} of captures" in done.stderr
+    assert desk.run("replay", "run2").returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from akbypass import config as configuration
-from akbypass import processors, recorded, results, store_client, topics
+from akbypass import processors, recorded, rerun, results, store_client, topics
 from akbypass.config import Silence
 from akbypass.local.stack import Places, Stack
 from akbypass.offline import RESULTS, Offline
 from akbypass.producers.edge import Edge, Group
 from akbypass.producers.publish import publish
 from akbypass.producers.simulator import simulate
+from akbypass.rejected import ID
 from akbypass.rows import Rows
 from akbypass.transport import Publisher
 from tests.backends import Broker, Store
@@ -98,6 +99,12 @@ class Line:
 def own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without the accounts that captures state themselves."""
     return [row for row in rows if row.get("stage") != "capture"]
+
+
+def nameless(rows: list[dict[str, Any]]) -> list[str]:
+    """What rows say beside ids, which name the run."""
+    said = [{k: v for k, v in row.items() if k != "evidence" and not ID.fullmatch(str(v))} for row in own(rows)]
+    return sorted(repr(row) for row in said)
 
 
 @pytest.fixture
@@ -180,10 +187,19 @@ def test_a_silent_point_and_replays_of_the_log(line: Line) -> None:
             "SELECT stage, topic, toInt64(sum(message_rows)) FROM rejected FINAL WHERE reason = 'late' AND message_run = {r:String} "
             "GROUP BY stage, topic ORDER BY stage, topic", parameters={"r": run_id},
         ).result_rows  # fmt: skip
-        assert stack.endpoints.restarts == {}
         balance = line.command("reconcile", run_id)
         said, _ = balance.communicate(timeout=120)
         assert balance.returncode == 0, said
+        again = line.command("rejected", "replay", run_id)
+        said, _ = again.communicate(timeout=120)
+        assert again.returncode == 0, said
+        results.wait_for_run(client, line.config, rerun.new_run_id(run_id, ""), 2, 120)
+        with_late = results.all_results(client, rerun.new_run_id(run_id, ""), RESULTS)
+        assert results.all_results(client, run_id, RESULTS) == found
+        balance = line.command("reconcile", rerun.new_run_id(run_id, ""))
+        said, _ = balance.communicate(timeout=120)
+        assert balance.returncode == 0, said
+        assert stack.endpoints.restarts == {}
     assert control[0] == ("point_silent", 1)
     assert control[-1] == ("point_back", 1)
     assert {kind for kind, _ in control} == {"point_silent", "point_late", "point_back"}
@@ -191,6 +207,9 @@ def test_a_silent_point_and_replays_of_the_log(line: Line) -> None:
     assert all(n > 0 for _, _, n in late)
     assert {topic for _, topic, _ in late} >= {"packets", "orders"}
     assert any(found[name] != whole[name] for name in FROM_TOPOLOGIES)
+
+    for name in FROM_TOPOLOGIES:
+        assert nameless(with_late[name]) == nameless(whole[name]), name
 
     names = (*topics.CAPTURE_TOPICS, "control")
     log = list(recorded.of_run(line.config, line.bootstrap, run_id, names))

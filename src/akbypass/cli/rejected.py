@@ -1,4 +1,4 @@
-"""rejected list, show: what was set aside, why, and where it lies."""
+"""rejected list, show, replay: what was set aside, why, where it lies; and its run once more."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from akbypass.cli.common import (
     console,
     load_config,
     show,
+    stderr,
     store_client_of,
     store_option,
 )
 from akbypass.config import Config
-from akbypass.errors import ServiceError
+from akbypass.errors import EXIT_UNBALANCED, ServiceError
 from akbypass.rejected import Filters
 
 
 @click.group("rejected")
 def rejected_group() -> None:
-    """What could not be decoded or processed and was set aside: list it, look at one record."""
+    """What could not be decoded or processed and was set aside: list it, look at one record, replay its run."""
 
 
 @rejected_group.command(
@@ -113,6 +114,53 @@ def show_command(identity: str, config_path: str | None, bootstrap_servers: str 
 
 
 show_command.name = "show"
+
+
+@rejected_group.command(
+    epilog="""\b
+Examples:
+  akbypass rejected replay 78a5748003b6d7f0             once the fault is mended and the workers run the new code
+  akbypass rejected replay 78a5748003b6d7f0 --as second the same again, as another run
+\b
+Exit codes: 0 all rows of the run were sent again; 9 the broker does not hold all of them any more.
+"""
+)
+@click.argument("run")
+@click.option("--as", "name", default="", metavar="NAME", help="Make it another run than an earlier replay.")
+@config_option
+@bootstrap_option
+def replay(run: str, name: str, config_path: str | None, bootstrap_servers: str | None) -> None:
+    """Send a run again from the recorded log, so that what was set aside is taken this time.
+
+    Results come under a run_id of their own; those of the first run stay as they are.
+    """
+    from akbypass.rerun import rerun
+    from akbypass.transport import Publisher
+
+    loaded = load_config(config_path, bootstrap_servers)
+    bootstrap = bootstrap_of(loaded)
+    loaded = loaded.model_copy(update={"kafka": loaded.kafka.model_copy(update={"bootstrap_servers": bootstrap})})
+    sent = 0
+    with console.status(f"reading run {run}") as status:
+
+        def one_more() -> None:
+            nonlocal sent
+            sent += 1
+            status.update(f"run {run}: {sent:,} messages sent again")
+
+        done = rerun(loaded, Publisher(loaded, bootstrap), run, name, one_more)
+    show(
+        f"Run {done.run_id}, from {run}",
+        ["topic", "rows"],
+        [[t, n] for t, n in sorted(done.rows.items())],
+        right=("rows",),
+    )
+    missing = {topic: n for topic, n in done.missing.items() if n}
+    console.print(f"akbypass reconcile {done.run_id}    says when it is complete", markup=False)
+    if missing:
+        said = ", ".join(f"{n:,} of {topic}" for topic, n in sorted(missing.items()))
+        stderr.print(f"the broker does not hold all rows of the run any more: {said} are missing")
+        sys.exit(EXIT_UNBALANCED)
 
 
 def place_on_kafka(loaded: Config, record: Mapping[str, Any]) -> str:
