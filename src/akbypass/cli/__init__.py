@@ -9,6 +9,7 @@ Exit codes: 0 done; 1 failed, or findings that differ from the truth; 2 wrong ar
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import sys
@@ -21,9 +22,34 @@ from akbypass.telemetry import logs
 
 STDOUT = 1  # file descriptor
 EXIT_INTERRUPTED = 130  # what a shell gives for SIGINT
+MODULES = {  # of this package, with the commands that each holds
+    "demo": ("demo",), "stack": ("up", "supervise", "down", "status", "reset"), "stream": ("capture", "process", "sink"),
+    "takeover": ("takeover",), "offline": ("decode", "analyze", "simulate"), "look": ("query", "tail", "topics", "check"),
+    "reconcile": ("reconcile",), "rejected": ("rejected",), "spool": ("spool",), "bench": ("bench",),
+}  # fmt: skip
+
+
+class Commands(click.Group):
+    """Imports a command's module when the command is asked for; all of them take half a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, by name."""
+        return sorted(name for names in MODULES.values() for name in names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        module = next((module for module, names in MODULES.items() if cmd_name in names), None)
+        if module is None:
+            return None
+        gc.disable()  # what imports make stays
+        commands: tuple[click.Command, ...] = importlib.import_module(f"akbypass.cli.{module}").COMMANDS
+        gc.freeze()
+        gc.enable()
+        return next(command for command in commands if command.name == cmd_name)
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
@@ -47,20 +73,8 @@ def cli(log_format: str) -> None:
     os.environ[logs.FORMAT_VARIABLE] = log_format  # for the processes that this one starts, too
 
 
-def _register() -> None:
-    from akbypass.cli import bench, demo, look, offline, reconcile, rejected, spool, stack, stream, takeover
-
-    for module in (demo, stack, stream, takeover, offline, look, reconcile, rejected, spool, bench):
-        for command in module.COMMANDS:
-            cli.add_command(command)
-
-
 def main() -> None:
     """Run the command line; errors become one message and their exit code."""
-    gc.disable()  # what imports make stays
-    _register()
-    gc.freeze()
-    gc.enable()
     sys.exit(_run())
 
 

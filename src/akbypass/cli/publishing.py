@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from akbypass import processors, transport
+from akbypass import transport
 from akbypass.config import Config
 from akbypass.telemetry import metrics
 
@@ -20,7 +20,7 @@ def publisher_of(edge: Any, config: Config, bootstrap: str) -> Iterator[Any]:
     from akbypass.producers.spool.home import spooling
 
     def prepare() -> None:
-        transport.declare_topics(config, bootstrap, transport.known_topics(), processors.all_topologies())
+        transport.declare_topics(config, bootstrap, transport.known_topics(), ())
 
     if edge.interface is None and edge.speed is None:
         prepare()

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from akbypass import processors, store_client, transport
+from akbypass import processors, transport
 from akbypass.cli.common import (
     bootstrap_of,
     bootstrap_option,
@@ -194,6 +194,7 @@ def sink(
 
     SIGTERM writes what was read, commits and exits with 0; a second signal, or shutdown.drain_s, ends it at once with 8.
     """
+    from akbypass import store_client
     from akbypass.sinks.audit.trail import audit_target
     from akbypass.sinks.clickhouse.migrate import migrate
     from akbypass.sinks.clickhouse.reconciler import Reconciler
@@ -240,6 +241,8 @@ def sink(
 
 def store_answers(config: Config, url: str) -> Callable[[], None]:
     """Return what asks the store whether it is there, over a connection of its own; it raises when not."""
+    from akbypass import store_client
+
     client = store_client.connect(config, url)
 
     def ask() -> None:
