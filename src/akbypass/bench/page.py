@@ -90,7 +90,7 @@ def page(found: dict[str, list[Measurement]], settings: str, input_: str) -> str
     memory = psutil.virtual_memory().total / 2**30
     parts = [
         "# Performance\n\n",
-        f"Written by `make bench` (`akbypass bench all {settings}`); measures, not promises. The same as JSON: `performance.json`.\n",
+        f"Written by `akbypass bench {settings}` (`make bench` measures everything); measures, not promises. The same as JSON: `performance.json`.\n",
         f"Version {__version__}, {platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, "
         f"Python {platform.python_version()}; single runs after a warm-up; broker and store on the same machine.\n",
         f"Input: {input_}\n\n",

@@ -15,6 +15,9 @@ from akbypass.bench import checkpoint, outage, page, process, scale
 from akbypass.bench.day import Day, days
 from akbypass.bench.line import Measurement, line
 from akbypass.cli.common import console, show, stderr
+from akbypass.errors import ConfigError
+
+ON_A_DAY, ALONE = ("analyze", "pipeline", "scale"), ("checkpoint", "outage")  # all: every one on a day
 
 
 @click.command(
@@ -25,10 +28,11 @@ Examples:
   akbypass bench scale                           CPU per packet by workers, partitions and load
   akbypass bench checkpoint                      a million flows, 100,000 orders, 10,000 books: saving and recovery
   akbypass bench outage --away 60                the broker dead for a minute: catching up, rows lost and out of order
+  akbypass bench analyze pipeline --seconds 40 --write docs/reference/performance.md
   akbypass bench all --write docs/reference/performance.md
 """
 )
-@click.argument("name", type=click.Choice(["analyze", "pipeline", "scale", "checkpoint", "outage", "all"]))
+@click.argument("names", nargs=-1, required=True, metavar="NAME…", type=click.Choice([*ON_A_DAY, *ALONE, "all"]))
 @click.option("--seconds", type=click.FloatRange(4, 3600), default=24, show_default=True, help="Length of the day.")
 @click.option(
     "--rate",
@@ -54,20 +58,25 @@ Examples:
     help="Write the page docs/reference/performance.md, and performance.json beside it.",
 )  # fmt: skip
 def bench(
-    name: str, seconds: float, rate: int, pace: float | None, away: float, raw: bool, seed: int, as_json: bool,
+    names: tuple[str, ...], seconds: float, rate: int, pace: float | None, away: float, raw: bool, seed: int, as_json: bool,
     write: str | None,
 ) -> None:  # fmt: skip
-    """Measure packets/s, CPU, memory and delays of each stage on a simulated day."""
-    if name == "checkpoint":
+    """Measure packets/s, CPU, memory and delays of each stage on a simulated day.
+
+    NAME is analyze, pipeline, scale, or all of these; or checkpoint or outage, each of which has a page to itself.
+    """
+    if len(names) > 1 and set(names) & set(ALONE):
+        raise ConfigError(f"expected {' and '.join(ALONE)} without others, found {', '.join(names)}")
+    if names == ("checkpoint",):
         _checkpoint(as_json)
         return
-    if name == "outage":
+    if names == ("outage",):
         _outage(seed, rate, pace or float(rate), away, as_json)
         return
     with stderr.status("simulating") as status, days(seed, seconds, rate) as (warm, day):
         input_ = f"a simulated day of seed {seed}: {day.packets:,} packets in {day.seconds:.0f} s, three ITCH venues on two lines each."
         found = {}
-        for title, act in _chosen(name, pace, raw).items():
+        for title, act in _chosen(names, pace, raw).items():
             status.update(f"measuring {title}")
             found[title] = act(warm, day)
     if as_json:
@@ -75,7 +84,7 @@ def bench(
     else:
         _show(found)
     if write:
-        options = f"--seconds {seconds:g} --rate {rate} --seed {seed}"
+        options = f"{' '.join(names)} --seconds {seconds:g} --rate {rate} --seed {seed}"
         Path(write).write_text(page.page(found, options, input_))
         Path(write).with_suffix(".json").write_bytes(_json(found) + b"\n")
         console.print(f"written to {write}")
@@ -115,16 +124,16 @@ def _outage(seed: int, rate: int, pace: float, away_s: float, as_json: bool) -> 
 Act = Callable[[Day, Day], list[Measurement]]
 
 
-def _chosen(name: str, pace: float | None, raw: bool) -> dict[str, Act]:
-    acts: dict[str, Act] = {}
-    if name in ("analyze", "all"):
+def _chosen(names: tuple[str, ...], pace: float | None, raw: bool) -> dict[str, Act]:
+    everything, acts = "all" in names, dict[str, Act]()
+    if everything or "analyze" in names:
         acts["analyze"] = _analyze
-    if name in ("pipeline", "all"):
-        paces = [10_000.0, 50_000.0] if name == "all" and pace is None else [pace] if pace else []
+    if everything or "pipeline" in names:
+        paces = [10_000.0, 50_000.0] if everything and pace is None else [pace] if pace else []
         acts["pipeline"] = lambda warm, day: _pipeline(warm, day, paces, raw)
-    if name == "all":
+    if everything:
         acts["pipeline, raw rows stored too"] = lambda warm, day: _pipeline(warm, day, [], True)
-    if name in ("scale", "all"):
+    if everything or "scale" in names:
         acts["scale by workers"] = scale.by_workers
         acts["scale by partitions"] = scale.by_partitions
         acts["scale by load"] = scale.by_load
