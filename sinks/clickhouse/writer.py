@@ -39,7 +39,10 @@ log = logging.getLogger("akbypass.sink")
 RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
 POLL_S = 0.1
 FETCH_BYTES_MIN, FETCH_WAIT_MS = 65_536, 100  # of one fetch; else every message of any topic is a fetch of all of them
-WAIT_SHARE = 4  # rows wait for company this many times as long as the last flush took: larger inserts cost less a row
+WAIT_SHARE, WAIT_S_MAX = (
+    4,
+    5.0,
+)  # rows wait so many times as long as the last flush took, as larger inserts cost less a row
 SESSION_MS = 10_000  # a member that is silent for this long loses its partitions
 MEMBER_S = 5.0  # who has not heard from the group for this long asks it before an insert; half a session
 COMMITTED_S = 5.0  # how long an assignment may wait for the offsets that the lag is counted from
@@ -253,8 +256,7 @@ class Writer:
             return False
         store = self.config.store
         full = any(t.rows >= store.rows_max or t.bytes >= store.bytes_max for t in self._tables.values())
-        age_max_s = max(store.age_max_ms / 1000, WAIT_SHARE * self._flush_s)
-        return full or time.monotonic() - self._oldest_s >= age_max_s
+        return full or time.monotonic() - self._oldest_s >= wait_s(store.age_max_ms / 1000, self._flush_s)
 
     def flush(self) -> None:
         """Insert what is buffered, then commit the offsets behind it; raises ServiceError when it is not ours any more."""
@@ -330,6 +332,15 @@ class Writer:
             while not self.stopping and time.monotonic() < wake_s:
                 time.sleep(POLL_S)
             pause_s = min(pause_s * 2, RETRY_S_MAX)
+
+
+def wait_s(age_max_s: float, flush_s: float) -> float:
+    """How long rows wait for company when the last flush took `flush_s`; s.
+
+    >>> wait_s(1.0, 0.1), wait_s(1.0, 0.5), wait_s(1.0, 600.0), wait_s(15.0, 600.0)
+    (1.0, 2.0, 5.0, 15.0)
+    """
+    return max(age_max_s, min(WAIT_S_MAX, WAIT_SHARE * flush_s))
 
 
 def _may_pass(error: Exception) -> bool:

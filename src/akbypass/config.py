@@ -238,7 +238,11 @@ class Store(Part):
     raw: bool = Field(False, description="Also store packets, feed_frames and market_data rows.")
     rows_max: int = Field(50_000, ge=1, description="Rows in one insert.")
     bytes_max: int = Field(16 * 1024 * 1024, ge=1 << 16, description="Bytes that a table buffers before it is written.")
-    age_max_ms: int = Field(1_000, ge=1, description="How long a row waits for company before it is written; ms.")
+    age_max_ms: int = Field(
+        1_000,
+        ge=1,
+        description="How long a row waits for company before it is written, and up to 5 s while inserts take long; ms.",
+    )
     retry_s: float = Field(
         600, ge=1, description="How long a sink waits for an absent or busy store before it ends; s."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import secrets
 import threading
 import time
@@ -23,6 +24,7 @@ from akbypass.errors import ServiceError
 from akbypass.rows import Rows, address_bytes
 from akbypass.sinks.audit.trail import audit_target, to_trail
 from akbypass.sinks.clickhouse import block
+from akbypass.sinks.clickhouse import writer as module
 from akbypass.sinks.clickhouse.migrate import migrate
 from akbypass.sinks.clickhouse.writer import Writer, clickhouse_target
 from akbypass.transport import Publisher, RunWriter
@@ -295,3 +297,10 @@ def test_stopping_ends_the_wait_for_the_store(error: Exception) -> None:
         writer.flush()
     thread.join()
     assert 2 <= client.tries <= 4
+
+
+def test_waiting_for_company_has_a_bound() -> None:
+    """An insert that took minutes, as after the store was away, does not make the next rows wait for minutes."""
+    tried = doctest.testmod(module)
+    assert tried.attempted > 0
+    assert tried.failed == 0
