@@ -347,7 +347,7 @@ def supervise(places: Places, config_path: str, workers: int) -> None:
 
 def require_format(places: Places) -> None:
     """Mark new data with our format; raises ServiceError when there is data of another."""
-    has_data = places.kafka.exists() or places.store.exists()
+    has_data = places.kafka.is_dir() and any(places.kafka.iterdir())  # the store migrates what it has
     found = places.format.read_text().strip() if places.format.exists() else "1" if has_data else str(FORMAT)
     if found != str(FORMAT):
         raise ServiceError(
