@@ -53,7 +53,7 @@ ANSWERS = (OSError, HTTPError, DatabaseError)  # of the way to the store and of 
 
 OUSTED = (  # answers of the group to a member whose partitions are somebody else's
     KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.FENCED_INSTANCE_ID, KafkaError._ASSIGNMENT_LOST,
-    KafkaError._FENCED,
+    KafkaError._FENCED, KafkaError._FATAL,  # fatal: the consumer brings nothing any more, fenced ones among them
 )  # fmt: skip
 
 Convert = Callable[[str, Rows, str], Rows]  # topic, rows, run_id

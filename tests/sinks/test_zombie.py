@@ -47,8 +47,14 @@ def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60) -> N
         time.sleep(0.2)
 
 
-def test_a_sink_that_sleeps_through_its_session_writes_nothing_twice(place: Place, tmp_path: Path) -> None:
-    """Rows that it held are written once, by its successor; counted without FINAL, so by insertion and not by merging."""
+@pytest.mark.parametrize("successor", ["b", "a"])  # another member; the same one, started again elsewhere
+def test_a_sink_that_sleeps_through_its_session_writes_nothing_twice(
+    successor: str, place: Place, tmp_path: Path
+) -> None:
+    """Rows that it held are written once, by its successor; counted without FINAL, so by insertion and not by merging.
+
+    A member that was fenced ends when it wakes; it does not ask for ever.
+    """
     publisher = Publisher(place.config, place.bootstrap)
     writer = RunWriter(publisher, "r1", 0, 1)
     zombie = start(place, "a", PATIENT_MS, tmp_path)
@@ -61,7 +67,7 @@ def test_a_sink_that_sleeps_through_its_session_writes_nothing_twice(place: Plac
         time.sleep(3)  # it has read them and waits for company
         assert place.ask("SELECT count() FROM latency") == ROWS // 2
         os.kill(zombie.pid, signal.SIGSTOP)
-        living = start(place, "b", 500, tmp_path)
+        living = start(place, successor, 500, tmp_path)
         writer.write({}, 0, 5, ending=["latency"])
         publisher.flush()
         wait_until(lambda: place.ask("SELECT count() FROM run_ends") == 4, "the second sink takes over")
@@ -69,6 +75,8 @@ def test_a_sink_that_sleeps_through_its_session_writes_nothing_twice(place: Plac
         time.sleep(max(0.0, PATIENT_MS / 1000 - 10))  # what it holds is due when it wakes
         os.kill(zombie.pid, signal.SIGCONT)
         time.sleep(8)
+        if successor == "a":  # it is fenced for good; as another member it would go on with new partitions
+            assert zombie.wait(60) != 0
         assert place.ask("SELECT count() FROM latency") == ROWS
         living.terminate()
         assert living.wait(60) == 0
