@@ -128,16 +128,22 @@ class Assignor(PartitionAssignor):  # type: ignore[misc]  # Faust ships no types
     """Faust's, but it refuses to assign while the broker names no partitions of an input, as just after its start.
 
     Faust would leave such an input out, and so would every restart: static members come back without a rebalance.
-    An error here ends the process, and its next start asks again.
+    The process ends, and its next start asks again.
     """
 
     def assign(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
-        """Assign as Faust does; raises ServiceError for topics without partitions."""
-        wanted = {topic for member in member_metadata.values() for topic in member.subscription}
-        missing = sorted(topic for topic in wanted if not cluster.partitions_for_topic(topic))
-        if missing:
-            raise ServiceError(f"the broker knows no partitions of {', '.join(missing)}")
+        """Assign as Faust does; topics without partitions end the process, as aiokafka would only wait with an error."""
+        with _fatal(self.app.conf.id):
+            require_known(cluster, member_metadata)
         return super().assign(cluster, member_metadata)
+
+
+def require_known(cluster: Any, member_metadata: Mapping[str, Any]) -> None:
+    """Raise ServiceError for topics of the members that have no partitions in the broker's metadata."""
+    wanted = {topic for member in member_metadata.values() for topic in member.subscription}
+    missing = sorted(topic for topic in wanted if not cluster.partitions_for_topic(topic))
+    if missing:
+        raise ServiceError(f"the broker knows no partitions of {', '.join(missing)}")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from aiokafka.cluster import ClusterMetadata
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 
 from akbypass.errors import ServiceError
-from akbypass.processors.worker import Assignor
+from akbypass.processors.worker import Assignor, require_known
 
 
 def test_a_topic_without_partitions_is_not_left_out() -> None:
@@ -16,4 +16,4 @@ def test_a_topic_without_partitions_is_not_left_out() -> None:
     app = faust.App("assignor", store="memory://", PartitionAssignor=Assignor)
     member = ConsumerProtocolMemberMetadata.decode(app.assignor.metadata({"packets", "captures"}).encode())
     with pytest.raises(ServiceError, match="no partitions of captures, packets"):
-        app.assignor.assign(ClusterMetadata(), {"a": member})
+        require_known(ClusterMetadata(), {"a": member})
