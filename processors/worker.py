@@ -48,13 +48,14 @@ from akbypass.transport import Publisher, RunWriter
 log = logging.getLogger("akbypass.worker")
 
 ADVANCE_S = 0.05  # how long rows may wait for company before the cores step
-# The same when a step takes long, as larger steps cost less a row: so many times the last step, at most so long (s).
-ADVANCE_STEADY, ADVANCE_BEHIND = (4, 0.5), (10, 0.5)
+ADVANCE_STEPS, ADVANCE_STEPS_BEHIND = 4, 10  # and for at least so many times the last step: large steps cost less a row
+ADVANCE_S_MAX = 0.5
 BEHIND_NS = 1_000_000_000  # age of a message at which its reader is behind
 RUN_SILENT_S = 900.0  # a run of which nothing comes for this long was left by its source; live ones speak every second
 MARK_S = 0.1  # how long a watermark without rows may wait
 PASSED_MAX = 64  # messages that were fetched before a seek and come behind it
 ASKED_MAX = 5  # seeks to one offset before it counts as lost
+KNOWN_WAIT_S = 5.0  # before an assignment that lacks an input ends the process
 FETCH_WAIT_MS = 250  # how long the broker may hold a fetch that has nothing to bring
 
 
@@ -128,13 +129,17 @@ class Assignor(PartitionAssignor):  # type: ignore[misc]  # Faust ships no types
     """Faust's, but it refuses to assign while the broker names no partitions of an input, as just after its start.
 
     Faust would leave such an input out, and so would every restart: static members come back without a rebalance.
-    The process ends, and its next start asks again.
+    The process ends, and its next start asks again; after a while, as a supervisor allows only so many starts a minute.
     """
 
     def assign(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
         """Assign as Faust does; topics without partitions end the process, as aiokafka would only wait with an error."""
         with _fatal(self.app.conf.id):
-            require_known(cluster, member_metadata)
+            try:
+                require_known(cluster, member_metadata)
+            except ServiceError:
+                time.sleep(KNOWN_WAIT_S)
+                raise
         return super().assign(cluster, member_metadata)
 
 
@@ -422,8 +427,8 @@ class TopologyWorker:
             self._advance()
             ended_s = time.monotonic()
             self.watch.stepped(ended_s - started_s, self.partitions)
-            times, longest_s = ADVANCE_BEHIND if self._behind else ADVANCE_STEADY
-            self._due_s = ended_s + min(longest_s, max(ADVANCE_S, times * (ended_s - started_s)))
+            steps = ADVANCE_STEPS_BEHIND if self._behind else ADVANCE_STEPS
+            self._due_s = ended_s + min(ADVANCE_S_MAX, max(ADVANCE_S, steps * (ended_s - started_s)))
 
     def _advance(self) -> None:
         for partition in self.partitions.values():

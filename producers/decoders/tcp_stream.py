@@ -37,9 +37,7 @@ class Reassembler:
 
     def __init__(self, gateways: frozenset[bytes], limits: Thresholds) -> None:
         self._bytes_max = limits.reassembly_bytes_max  # kept over all connections
-        self._flows_max = (
-            limits.reassembly_flows_max
-        )  # connections followed; SYNs as well, as a flood must not cost memory
+        self._flows_max = limits.reassembly_flows_max  # connections, and as many SYNs: a flood must not cost memory
         self.gateways = gateways  # address and port (18 bytes) of configured FIX gateways
         self.directions: dict[bytes, Direction] = {}
         self.closed: dict[bytes, None] = {}  # connections that ended, oldest first

@@ -39,10 +39,8 @@ log = logging.getLogger("akbypass.sink")
 RETRY_S_MAX = 10.0  # longest pause between two tries of one insert
 POLL_S = 0.1
 FETCH_BYTES_MIN, FETCH_WAIT_MS = 65_536, 100  # of one fetch; else every message of any topic is a fetch of all of them
-WAIT_SHARE, WAIT_S_MAX = (
-    4,
-    5.0,
-)  # rows wait so many times as long as the last flush took, as larger inserts cost less a row
+WAIT_SHARE = 4  # rows wait so many times as long as the last flush took, as larger inserts cost less a row
+WAIT_S_MAX = 5.0
 SESSION_MS = 10_000  # a member that is silent for this long loses its partitions
 MEMBER_S = 5.0  # who has not heard from the group for this long asks it before an insert; half a session
 COMMITTED_S = 5.0  # how long an assignment may wait for the offsets that the lag is counted from

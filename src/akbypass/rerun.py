@@ -59,10 +59,10 @@ def rerun(
         said = found.batch
         if found.spoken or said.source >= PARTITIONS_MAX:  # accounts of topologies, which will make their own
             continue
-        if said.rows is not None and said.rows_before is not None:
+        if said.rows_before is not None:  # a mark or an end without rows counts them, too
             place = (found.topic, found.partition, said.source)
             done.missing[found.topic] += max(0, said.rows_before - numbers[place])
-            numbers[place] = max(numbers[place], said.rows_before + len(said.rows))
+            numbers[place] = max(numbers[place], said.rows_before + len(said.rows or ()))
         again = replace(said, run_id=done.run_id, rows=_named_anew(said.rows, done.run_id), publish_ns=time.time_ns())
         for message in batch.encode(again, kafka.batch_rows_max, kafka.batch_bytes_max):
             publisher.send(topics.full_name(kafka.prefix, found.topic), found.partition, message)

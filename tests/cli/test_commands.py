@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import struct
 import subprocess
@@ -86,6 +87,13 @@ def test_help_names_every_command() -> None:
     for name in wanted.split():
         assert f"  {name} " in said, name
     assert "Examples:" in said
+
+
+@pytest.mark.parametrize("module", cli.MODULES)
+def test_a_module_holds_the_commands_that_it_is_listed_with(module: str) -> None:
+    """The list that saves the imports says the same as the modules."""
+    commands = importlib.import_module(f"akbypass.cli.{module}").COMMANDS
+    assert {command.name for command in commands} == set(cli.MODULES[module])
 
 
 @pytest.mark.parametrize(
