@@ -257,6 +257,7 @@ class TopologyWorker:
 
         app.on_partitions_assigned.connect(self._hasten)
         app._new_consumer = functools.partial(self._new_consumer, app._new_consumer)
+        app._create_directories = lambda: None  # for tables; it would leave empty ones in the working directory
         return app
 
     # -- assignment: newest checkpoint, then seek to its offsets ---------------------------------------------------

@@ -33,6 +33,10 @@ class SinkWatch(Reader):
         """Count rows that the store has."""
         self._repeated.inc(rows)
 
+    def set_aside(self, topic: str, reason: str) -> None:
+        """Count one row that could be read but not written."""
+        metrics.SET_ASIDE.labels(self.name, topic, reason).inc()
+
     @contextmanager
     def inserting(self, table: str, rows: int) -> Iterator[None]:
         """Time and count one insert; nothing is counted when it fails."""

@@ -30,6 +30,7 @@ from akbypass.order import BEFORE_ALL, OrderKey, key_at
 from akbypass.rows import ORDER, Rows
 from akbypass.sinks.clickhouse.block import Block, Place
 from akbypass.sinks.clickhouse.missed import Missed
+from akbypass.sinks.clickhouse.refusal import RefusedError, refused_letter, write_the_rest
 from akbypass.sinks.clickhouse.tables import RAW
 from akbypass.sinks.clickhouse.watch import SinkWatch
 from akbypass.transport import client_options
@@ -129,6 +130,9 @@ class Writer:
                 if self._due() or (self._ends and not messages):  # what is still to come of these runs is little
                     self.flush()
             self.flush()
+        except BaseException:
+            self._forget()  # leaving the group would try to write it once more
+            raise
         finally:
             self.consumer.close()
             log.info(
@@ -261,7 +265,7 @@ class Writer:
         if not self._next:
             return
         started_s = time.monotonic()
-        self._insert()
+        self._write()
         self._flush_s = time.monotonic() - started_s
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in self._next.items()]
         try:
@@ -272,13 +276,14 @@ class Writer:
         self.watch.flushed(self._oldest_s)
         self._tables, self._ends, self._next, self._first = {}, [], {}, {}
 
-    def _insert(self) -> None:
+    def _write(self) -> None:
         for name, block in self._tables.items():
             for table in block.tables():
-                insert = partial(self.client.insert_arrow, name, table, settings={"async_insert": 0})
-                with self.watch.inserting(name, table.num_rows):
-                    self._retrying(f"write {table.num_rows} rows of {name}", self._as_member(insert))
-                self.rows_written += table.num_rows
+                try:
+                    self._insert(name, table)
+                except RefusedError:
+                    limit = self.config.rejects.store_rows_max
+                    write_the_rest(partial(self._insert, name), table, limit, self._set_aside)
         if self._ends:
             names = ["sink", "run_id", "topic", "partition", "source", "sources", "end_ns"]
             ends = self._ends
@@ -313,6 +318,24 @@ class Writer:
                 log.warning("the group does not answer, trying again: %s", error, extra={"sink": self.target.name})
                 time.sleep(POLL_S)
 
+    def _insert(self, name: str, table: pa.Table) -> None:
+        insert = partial(self.client.insert_arrow, name, table, settings={"async_insert": 0})
+        with self.watch.inserting(name, table.num_rows):
+            self._retrying(f"write {table.num_rows} rows of {name}", self._as_member(insert))
+        self.rows_written += table.num_rows
+
+    def _set_aside(self, row: pa.Table, words: str) -> None:
+        """Write the letter of a row that the store refuses, at once: what comes behind it makes it look written."""
+        made, lies = refused_letter(self.target.name, row, words)
+        self.rejected += 1
+        self.watch.set_aside(lies.topic, letters.STORE_REFUSED)
+        where = {"topic": lies.topic, "partition": lies.partition, "offset": lies.offset}
+        log.error("row refused by the store: %s", words, extra={"sink": self.target.name, **where})
+        block = Block("rejected")
+        block.add(made.row, None, Place(made.run_id, lies.topic, lies.partition, lies.offset, 0))
+        for table in block.tables():
+            self._insert("rejected", table)
+
     def _retrying(self, what: str, act: Callable[[], Any]) -> Any:
         """Try until the store has done it or `stopping`; meanwhile nothing is read, so the broker holds what waits."""
         pause_s, deadline = 0.1, time.monotonic() + self.config.store.retry_s
@@ -323,7 +346,8 @@ class Writer:
                 return done
             except ANSWERS as error:
                 if self.stopping or time.monotonic() > deadline or not _may_pass(error):
-                    raise ServiceError(f"store: could not {what}, nothing is committed past it: {error}") from error
+                    failure = ServiceError if _may_pass(error) else RefusedError
+                    raise failure(f"store: could not {what}, nothing is committed past it: {error}") from error
                 self.watch.retrying()
                 log.warning("could not %s, trying again in %.1f s: %.200s", what, pause_s, error)
             wake_s = time.monotonic() + pause_s

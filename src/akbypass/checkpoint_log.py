@@ -95,12 +95,16 @@ class LogWriter:
         return LogReader(self._config, self._bootstrap, topic, self._config.checkpoint.load_timeout_s)
 
     def end(self, topic: str, partition: int) -> int:
-        """The offset behind the last record; raises ServiceError."""
+        """The offset behind the last record; tries as long as `append`, for a new leader or broker; raises ServiceError."""
         place = TopicPartition(topic, partition)
-        try:
-            return int(self._admin.list_offsets({place: OffsetSpec.latest()})[place].result(30).offset)
-        except KafkaException as error:
-            raise ServiceError(f"{topic}[{partition}]: {error}") from error
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return int(self._admin.list_offsets({place: OffsetSpec.latest()})[place].result(30).offset)
+            except KafkaException as error:
+                if time.monotonic() > deadline:
+                    raise ServiceError(f"{topic}[{partition}]: {error}") from error
+                time.sleep(0.2)
 
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
         """Let the broker delete what lies before an offset; failing that the log grows, which is logged."""

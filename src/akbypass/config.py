@@ -381,6 +381,11 @@ class Rejects(Part):
         ge=0,
         description="Rows of a run and partition that are set aside because a core fails; with more to blame, the run is given up there.",
     )
+    store_rows_max: int = Field(
+        100,
+        ge=0,
+        description="Rows of one block that are set aside because the store refuses them; with more the sink ends, as it is not their fault.",
+    )
     careful_s: float = Field(
         60,
         ge=1,

@@ -8,6 +8,7 @@ order key: offsets rise, and a topic that was made anew begins another hour.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from akbypass import batch, topics
 from akbypass.batch import Batch
 from akbypass.order import START_NS, make_id
-from akbypass.rows import ORDER, Rows
+from akbypass.rows import ORDER, Array, Rows
 from akbypass.transport import Publisher
 
 TOPIC = "rejected"
@@ -25,11 +26,14 @@ BYTES_MAX = (
 HOUR_MS = 3_600_000
 TIME_MS_MAX = 9_000_000_000_000  # year 2255; what a foreign client stamps must fit into nanoseconds of 64 bits
 
+COPIED = (*ORDER, "ts_capture_ns", "src_ip", "dst_ip", "src_port", "dst_port")  # columns that a row's letter has of it
+
 NOT_A_BATCH = "not_a_batch"  # the bytes are no message of the topic
 CORE_FAILED = "core_failed"  # a core fails at a row of the message
 CORE_GIVEN_UP = (
     "core_given_up"  # a core fails at no row in particular, or at too many: nothing more of its run is taken
 )
+STORE_REFUSED = "store_refused"  # the store takes other rows of the table, but not this one
 LATE = "late"  # rows of the message came behind what had been said for their silent capture
 NOT_A_CHECKPOINT = "not_a_checkpoint"  # the bytes are no manifest
 
@@ -97,13 +101,22 @@ def row_letter(place: Place, *, stage: str, reason: str, detail: str, run_id: st
         run_id: The message's run.
         row: The one row.
     """
-    taken = [c for c in (*ORDER, "ts_capture_ns", "src_ip", "dst_ip", "src_port", "dst_port") if c in row.columns]
-    columns = {"ts_capture_ns": row["run_ns"]} | {name: row[name] for name in taken}
-    key = [int(row[name][0]) for name in ORDER]
+    columns = {name: row[name] for name in COPIED if name in row.columns}
+    return key_letter(
+        place, stage=stage, reason=reason, detail=detail, run_id=run_id, columns=columns, text=row.to_json_lines()[0]
+    )
+
+
+def key_letter(
+    place: Place, *, stage: str, reason: str, detail: str, run_id: str, columns: Mapping[str, Array], text: bytes
+) -> Letter:
+    """Make the letter of one row of which only some columns are at hand, as arrays of one value: `COPIED`, as far as it has them."""
+    key = [int(columns[name][0]) for name in ORDER]
     made = Rows.build(
-        TOPIC, 1, **columns, id=make_id("rejected", stage, reason, run_id, place.topic, *key), stage=stage.encode(),
+        TOPIC, 1, **({"ts_capture_ns": columns["run_ns"]} | dict(columns)),
+        id=make_id("rejected", stage, reason, run_id, place.topic, *key), stage=stage.encode(),
         topic=place.topic.encode()[:32], reason=reason.encode(), detail=[f"{place}: {detail}"],
-        partition=np.array([place.partition]), offset=np.array([place.offset]), bytes=[row.to_json_lines()[0][:BYTES_MAX]],
+        partition=np.array([place.partition]), offset=np.array([place.offset]), bytes=[text[:BYTES_MAX]],
         message_run=run_id.encode(), message_rows=np.array([1]),
     )  # fmt: skip
     return Letter(make_id("letters", stage, place.topic, place.partition, place.offset, run_id).decode(), made)

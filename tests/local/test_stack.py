@@ -45,7 +45,6 @@ def sleeper() -> subprocess.Popen[bytes]:
 def test_data_of_another_format_is_not_used(places: Places) -> None:
     """Data of an older version, which had no mark, is named before anything starts; `reset` makes room for new data."""
     (places.kafka / "data").mkdir(parents=True)
-    (places.home / "akbypass.latency.v2-data").mkdir()
     with pytest.raises(ServiceError, match=r"expected data of format 2, found format 1 .*akbypass reset"):
         Stack(places, Config(), workers=0).start()
     module.reset(places)

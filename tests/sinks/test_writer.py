@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from akbypass import store_client, topics, transport
 from akbypass.batch import Message
-from akbypass.config import ClickHouse, Config, Kafka
+from akbypass.config import ClickHouse, Config, Kafka, Rejects
 from akbypass.errors import ServiceError
 from akbypass.rows import Rows, address_bytes
 from akbypass.sinks.audit.trail import audit_target, to_trail
@@ -160,6 +160,45 @@ def test_poison_goes_to_rejected_and_the_stream_goes_on(place: Place) -> None:
     assert writer.rejected == 1
 
 
+def test_rows_that_the_store_refuses_are_set_aside_alone(place: Place) -> None:
+    """A table that refuses some rows gets all others; each refused one is named, and a restart changes nothing."""
+    place.client.command("ALTER TABLE latency ADD CONSTRAINT odd CHECK value_ns NOT IN (70, 1990, 2000)")
+    publisher = Publisher(place.config, place.bootstrap)
+    RunWriter(publisher, "r1", 0, 1).write({"latency": latency(260)}, 0, 5, ending=["latency"])
+    publisher.flush()
+    for number in range(2):
+        target = clickhouse_target(place.config)
+        renamed = type(target)("clickhouse", target.tables, target.convert)
+        writer = place.writer(target=renamed, member=f"s{number}")
+        running(writer, lambda: place.ask("SELECT count() FROM run_ends") == 4)
+        assert writer.rejected == (3 if number == 0 else 0)
+    assert place.ask("SELECT count() FROM latency") == 257
+    assert place.ask("SELECT sum(value_ns) FROM latency") == sum(range(260)) * 10 - 70 - 1990 - 2000
+    query = (
+        "SELECT stage, topic, reason, toUnixTimestamp64Nano(run_ns), capture_pos, message_run, message_rows, "
+        "JSONExtractInt(toString(bytes), 'value_ns'), position(detail, 'VIOLATED_CONSTRAINT') > 0 FROM rejected FINAL ORDER BY run_ns"
+    )
+    wanted = [latency(260)["run_ns"][i] for i in (7, 199, 200)]
+    assert place.client.query(query).result_rows == [
+        ("clickhouse", "latency", "store_refused", run_ns, i, "r1", 1, i * 10, 1)
+        for run_ns, i in zip(wanted, (7, 199, 200), strict=True)
+    ]
+
+
+def test_a_table_that_refuses_too_many_rows_ends_the_sink(place: Place) -> None:
+    """When more rows are refused than may be set aside, the sink ends and nothing is committed past them."""
+    place.client.command("ALTER TABLE latency ADD CONSTRAINT none CHECK value_ns < 0")
+    publisher = Publisher(place.config, place.bootstrap)
+    RunWriter(publisher, "r1", 0, 1).write({"latency": latency(120)}, 0, None)
+    publisher.flush()
+    few = place.config.model_copy(update={"rejects": Rejects(store_rows_max=5)})
+    client = store_client.connect(place.config, place.url)
+    with pytest.raises(ServiceError, match="nothing is committed past it"):
+        Writer(few, place.bootstrap, client, clickhouse_target(place.config)).run()
+    assert place.ask("SELECT count() FROM latency") == 0
+    assert place.ask("SELECT count() FROM rejected") == 5
+
+
 def test_copies_in_all_partitions_are_stored_once(place: Place) -> None:
     """captures rows go to every partition; the store has each once."""
     publisher = Publisher(place.config, place.bootstrap)
@@ -263,11 +302,11 @@ def flushing(client: Failing) -> Writer:
     ids=["type", "arrow", "column", "table"],
 )  # fmt: skip
 def test_what_cannot_pass_is_not_tried_again(error: Exception, raised: type[Exception]) -> None:
-    """A fault of ours, and a refusal of the store, end the sink at the first try."""
+    """A fault of ours ends the sink at the first try, a refusal of the store when it takes not even a block of no rows."""
     client = Failing(error)
     with pytest.raises(raised, match=str(error)[-12:]):
         flushing(client).flush()
-    assert client.tries == 1
+    assert client.tries == (2 if raised is ServiceError else 1)
 
 
 @pytest.mark.parametrize(

@@ -359,8 +359,7 @@ def require_format(places: Places) -> None:
 
 def reset(places: Places) -> None:
     """Delete everything that the embedded servers keep."""
-    of_faust = places.home.glob("*-data")  # Faust makes one for each app and leaves it empty
-    for part in (places.kafka, places.store, places.logs, places.home / "demo", *of_faust):
+    for part in (places.kafka, places.store, places.logs, places.home / "demo"):
         shutil.rmtree(part, ignore_errors=True)
     for file in (places.state, places.config, places.format):
         file.unlink(missing_ok=True)
