@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import orjson
 import pytest
 
 from akbypass import store_client
 from akbypass.local.store import StoreServer
 from tests.backends import probed
+from tests.chaos.__main__ import SEEDS
 from tests.chaos.day import Day, make_day
 from tests.chaos.plan import FIRST, HEAVY, LAST, LIGHT, PARTS, make_plan
 from tests.chaos.run import run_plan
@@ -28,6 +31,20 @@ def test_a_seed_is_one_plan() -> None:
         assert {name for name, *_ in LIGHT} <= {a.name for a in plan.actions}
     drawn = {(a.name, a.part) for plan in plans for a in plan.actions}
     assert drawn == {(n, p) for n, p, _ in (*LIGHT, *HEAVY)} | {("kill", part) for part in PARTS}
+
+
+def test_proven_seeds_are_a_hundred_kills_in_fifteen_runs() -> None:
+    """seeds.json: at most 15 runs, all equal, 100 kills that hit, at least 15 of each part; the plans still are those."""
+    proven = orjson.loads(SEEDS.read_bytes())
+    kills: Counter[str] = Counter()
+    for run in proven:
+        kills.update(run["kills"])
+        planned = make_plan(run["seed"]).kills()
+        assert all(count <= planned[part] for part, count in run["kills"].items())
+    assert len(proven) <= 15
+    assert {run["result"] for run in proven} == {"equal"}
+    assert kills.total() >= 100
+    assert min(kills[part] for part in PARTS) >= 15
 
 
 @pytest.fixture(scope="module")
