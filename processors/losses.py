@@ -34,6 +34,9 @@ def _touching(losses: Any, most: int, column: int, start_ns: Any, end_ns: Any, k
             j -= 1
 
 
+COLUMNS = frozenset(("ts_start_ns", "ts_end_ns", *(f"dropped_spool_{topic}" for topic in TOPICS)))  # read of captures
+
+
 class Losses:
     """The losses that one partition of a topology has heard of."""
 

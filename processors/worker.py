@@ -77,6 +77,7 @@ class _Decoded:
         self._messages_max = messages_max
         readers = Counter(topic for t in topologies for topic in t.inputs)
         self._shared = {topic for topic, count in readers.items() if count > 1}
+        self._columns = {topic: _columns_read(topologies, topic) for topic in readers}
         self._kept: dict[tuple[str, int, int], Batch] = {}
 
     def get(self, topic: str, message: Any, value: bytes | None) -> Batch:
@@ -86,12 +87,20 @@ class _Decoded:
         if found is None:
             headers = message.headers
             listed = list(headers.items()) if isinstance(headers, dict) else headers
-            found = batch.decode(topic, value, listed)
+            found = batch.decode(topic, value, listed, only=self._columns[topic])
             if topic in self._shared:
                 self._kept[place] = found
             while len(self._kept) > self._messages_max:
                 del self._kept[next(iter(self._kept))]
         return found
+
+
+def _columns_read(topologies: tuple[Topology, ...], topic: str) -> frozenset[str] | None:
+    """The columns of a topic that any of its readers reads; None when one reads all."""
+    readers = [t for t in topologies if topic in t.inputs]
+    if any(topic not in t.reads for t in readers):
+        return None
+    return frozenset[str]().union(*(t.reads[topic] for t in readers))
 
 
 class _Partition:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from akbypass.processors.feed_quality.scorer import FeedQualityCore
 from akbypass.topology import Topology
 
+FRAMES = frozenset(("feed", "session", "line", "venue", "kind", "first_seq", "count")) | {
+    "ts_capture_ns",
+    "ts_resolution_ns",
+    "wire_length",
+}
 TOPOLOGY = Topology(
     name="feed_quality",
     version=1,
@@ -12,4 +17,5 @@ TOPOLOGY = Topology(
     outputs=("feed_gaps", "feed_quality", "alerts.feed_quality"),
     make_core=FeedQualityCore,
     ordinal=4,
+    reads={"feed_frames": FRAMES},
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from akbypass.processors import losses
 from akbypass.processors.filtering.core import FilteringCore
 from akbypass.topology import Topology
 
+HEADERS = frozenset(  # what rules ask for, and how a connection was answered
+    ("ts_capture_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "wire_length")
+) | {"tcp_flags", "tcp_seq", "tcp_ack"}
 TOPOLOGY = Topology(
     name="filtering",
     version=2,
@@ -12,4 +16,5 @@ TOPOLOGY = Topology(
     outputs=("verdicts", "contacts"),
     make_core=FilteringCore,
     ordinal=0,
+    reads={"packets": HEADERS, "captures": losses.COLUMNS},
 )

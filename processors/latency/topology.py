@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from akbypass.processors import losses
 from akbypass.processors.latency.correlator import LatencyCore
 from akbypass.processors.latency.windows import LatencyWindowsCore
 from akbypass.topology import Topology
 
+SEGMENTS = frozenset(  # what round trips are measured by
+    ("ts_capture_ns", "ts_resolution_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol")
+) | {"tcp_flags", "tcp_seq", "tcp_ack", "payload_length"}
 TOPOLOGY = Topology(
     name="latency",
     version=2,
@@ -13,6 +17,7 @@ TOPOLOGY = Topology(
     outputs=("latency", "order_events"),
     make_core=LatencyCore,
     ordinal=2,
+    reads={"packets": SEGMENTS, "captures": losses.COLUMNS},
 )
 LATENCY_WINDOWS = Topology(
     name="latency_windows",
@@ -21,4 +26,5 @@ LATENCY_WINDOWS = Topology(
     outputs=("latency_windows", "alerts.latency"),
     make_core=LatencyWindowsCore,
     ordinal=3,
+    reads={"latency": frozenset(("venue", "session", "kind", "value_ns", "u_ns")), "captures": losses.COLUMNS},
 )

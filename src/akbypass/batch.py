@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import fastavro
@@ -150,17 +150,23 @@ def _encode_plain(batch: Batch) -> Iterator[Message]:
 
 
 def decode(
-    topic: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] | None, *, as_arrow: bool = False
+    topic: str,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes]] | None,
+    *,
+    as_arrow: bool = False,
+    only: Collection[str] | None = None,
 ) -> Batch:
     """Read one message of a topic; raises BatchError for anything that `encode` does not write.
 
-    With `as_arrow`, rows of arrow topics have their order key only and `arrow` has all columns.
+    With `as_arrow`, rows of arrow topics have their order key only and `arrow` has all columns; with `only`, they have
+    these columns beside it.
     """
     known = dict(headers or ())
     try:
         if schemas.load(topics.row_type(topic)).encoding == "plain":
             return _checked(_decode_plain(topic, value, known))
-        return _checked(_decode_arrow(topic, value or b"", as_arrow, _number_of(known)))
+        return _checked(_decode_arrow(topic, value or b"", as_arrow, _number_of(known), only))
     except BatchError:
         raise
     # fastavro, Arrow and JSON raise many kinds for foreign bytes; each means the same here
@@ -184,7 +190,9 @@ def _number_of(headers: dict[str, bytes]) -> int | None:
     return int(headers[NUMBER]) if NUMBER in headers else None
 
 
-def _decode_arrow(topic: str, value: bytes, as_arrow: bool, rows_before: int | None) -> Batch:
+def _decode_arrow(
+    topic: str, value: bytes, as_arrow: bool, rows_before: int | None, only: Collection[str] | None
+) -> Batch:
     name = topics.row_type(topic)
     reader = io.BytesIO(value[:HEAD_BYTES])
     record = fastavro.schemaless_reader(reader, schemas.envelope_head(), None)
@@ -195,7 +203,8 @@ def _decode_arrow(topic: str, value: bytes, as_arrow: bool, rows_before: int | N
     if record["schema"] != expected:
         raise BatchError(f"expected rows of {expected}, found {record['schema']!r:.60}")
     arrow = read_ipc(name, payload, full=as_arrow) if record["rows"] else None
-    rows = None if arrow is None else Rows.from_arrow(name, arrow, ORDER if as_arrow else None)
+    wanted = ORDER if as_arrow else None if only is None else {*ORDER, *only}
+    rows = None if arrow is None else Rows.from_arrow(name, arrow, wanted)
     if rows is not None and len(rows) != record["rows"]:
         raise BatchError(f"expected {record['rows']} rows, found {len(rows)}")
     if rows is not None and not rows.rises(ORDER, strictly=True):

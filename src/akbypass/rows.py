@@ -80,6 +80,10 @@ class Rows:
             return Rows(self.schema, {k: v.take(index) for k, v in self.columns.items()})
         return Rows(self.schema, {k: v[index] for k, v in self.columns.items()})
 
+    def only(self, names: Collection[str]) -> Rows:
+        """The columns of these names, and the order key; a core that reads few columns is handed few."""
+        return Rows(self.schema, {k: v for k, v in self.columns.items() if k in names or k in ORDER})
+
     def with_columns(self, **columns: Array) -> Rows:
         """Replace columns."""
         return Rows(self.schema, {**self.columns, **columns})
@@ -162,8 +166,9 @@ class Rows:
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Convert to plain values: times as integers (ns), enums as symbols, addresses as text, unknown as None."""
-        values = [_to_python(c, self.columns[c.name]) for c in self.schema.columns]
-        keys = [c.name for c in self.schema.columns]
+        kept = [c for c in self.schema.columns if c.name in self.columns]
+        values = [_to_python(c, self.columns[c.name]) for c in kept]
+        keys = [c.name for c in kept]
         return [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)]
 
     def to_json_lines(self) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -57,6 +57,9 @@ class Topology:
     outputs: tuple[str, ...]
     make_core: Callable[[Config, str, int], Core]  # configuration, run_id, partition
     ordinal: int = 0  # number among all topologies, which tells the writers of their accounts apart
+    reads: Mapping[str, frozenset[str]] = field(
+        default_factory=dict
+    )  # columns that the core reads of an input, if not all
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ class TopologyPartition:
         run = self.runs.get(run_id)
         if run is None:
             run = self.runs[run_id] = self._open(run_id)
+        if rows is not None and topic in self.topology.reads:
+            rows = rows.only(self.topology.reads[topic])
         return run.merge.add(topic, source, sources, rows, watermark_ns, end_ns, rows_before, last_key)
 
     def _after_end(self, topic: str, run_id: str, source: int, rows: Rows | None) -> Rows | None:
