@@ -207,7 +207,12 @@ class Kafka(Part):
 
     bootstrap_servers: str = Field("", description="Cluster, as host:port; empty for the embedded broker.")
     prefix: str = Field("akbypass.", description="First part of every topic, group and transactional name.")
-    partitions: int = Field(4, ge=1, le=1_024, description="Partitions of every topic; fixed for a run.")
+    partitions: int = Field(
+        2,
+        ge=1,
+        le=1_024,
+        description="Partitions of every topic, fixed for a run: as many workers can share it. Twice as many cost a worker up to a half more.",
+    )
     replication_factor: int = Field(1, ge=1, le=10, description="Copies of every partition.")
     batch_rows_max: int = Field(4_096, ge=1, le=4_096, description="Rows in one message.")
     batch_bytes_max: int = Field(768 * 1024, ge=65_536, le=768 * 1024, description="Bytes in one message.")

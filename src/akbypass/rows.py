@@ -136,11 +136,11 @@ class Rows:
         Raises pa.ArrowInvalid when the batch has another schema.
         """
         schema, n, names = schemas.load(name), batch.num_rows, batch.schema.names
-        coded = tuple(k for k, a in zip(names, batch.columns, strict=True) if isinstance(a, pa.DictionaryArray))
+        arrays = dict(zip(names, batch.columns, strict=True))
+        coded = tuple(k for k, a in arrays.items() if isinstance(a, pa.DictionaryArray))
         known = schema.by_name.keys() >= set(names)
         if not known or not batch.schema.equals(_part(name, tuple(names), coded)):
             raise pa.ArrowInvalid(f"expected the columns of {name}.v{schema.version}, found {names}")
-        arrays = dict(zip(names, batch.columns, strict=True))
         made: dict[str, Array] = {}
         for c in schema.columns:
             array = arrays.get(c.name)

@@ -78,7 +78,11 @@ def make_day(out: Path, seed: int, seconds: float, captures: int = 1) -> Day:
     """Simulate a day into `out` and work out what a pipeline must store of it."""
     made = simulate(out, seed, seconds)
     config = configuration.load(made.config)
-    config = config.model_copy(update={"store": config.store.model_copy(update={"raw": True})})
+    more = {
+        "store": config.store.model_copy(update={"raw": True}),
+        "kafka": config.kafka.model_copy(update={"partitions": 4}),
+    }
+    config = config.model_copy(update=more)
     files = (Path(made.capture),) if captures == 1 else split_capture(Path(made.capture), captures)
     return expect(files, config, out / "expected")
 

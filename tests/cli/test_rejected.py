@@ -64,7 +64,7 @@ def desk(kafka_server: Broker, store_server: Store, tmp_path: Path) -> Iterator[
     """An empty desk."""
     name = f"l{secrets.token_hex(4)}"
     config = Config(
-        kafka=Kafka(prefix=f"{name}.", bootstrap_servers=kafka_server.bootstrap_servers),
+        kafka=Kafka(prefix=f"{name}.", partitions=4, bootstrap_servers=kafka_server.bootstrap_servers),
         clickhouse=ClickHouse(database=name, url=store_server.url),
     )
     transport.declare_topics(config, kafka_server.bootstrap_servers, transport.known_topics(), [])

@@ -38,7 +38,7 @@ class Logs:
     """The logs of one topology on the broker, and owners of one partition."""
 
     def __init__(self, bootstrap: str) -> None:
-        self.config = Config(kafka=Kafka(prefix=f"c{secrets.token_hex(4)}."))
+        self.config = Config(kafka=Kafka(prefix=f"c{secrets.token_hex(4)}.", partitions=4))
         self.bootstrap = bootstrap
         transport.declare_topics(self.config, bootstrap, [], [TOY])
         self.writer = LogWriter(self.config, bootstrap)

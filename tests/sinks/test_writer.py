@@ -57,7 +57,7 @@ class Place:
 def place(kafka_server: Broker, store_server: Store) -> Iterator[Place]:
     """Topics and database of one test."""
     name = f"s{secrets.token_hex(4)}"
-    config = Config(kafka=Kafka(prefix=f"{name}."), clickhouse=ClickHouse(database=name))
+    config = Config(kafka=Kafka(prefix=f"{name}.", partitions=4), clickhouse=ClickHouse(database=name))
     transport.declare_topics(config, kafka_server.bootstrap_servers, transport.known_topics(), [])
     with store_client.connect(config, store_server.url, database="") as client:
         assert migrate(client, name) > 0

@@ -27,7 +27,7 @@ from akbypass import batch, store_client, topics, transport
 from akbypass.config import Config
 from akbypass.rows import Array
 
-STORE_POLL_S = 0.05
+STORE_POLL_S = 0.2  # each look is work for the store that the run would not have
 HOPS = ("edge", "worker", "topic", "alert", "store")
 ALERTS = (*topics.ALERT_TOPICS, "arbitrage")
 BETWEEN = 20  # moments that stand for the rows between two looks at the store

@@ -26,7 +26,10 @@ ROWS = 100  # in one message
 def configured(server: KafkaServer, directory: Path, **spool: int) -> Config:
     """Topics of one test, declared, and a spool that begins early."""
     kafka = Kafka(
-        prefix=f"p{secrets.token_hex(4)}.", bootstrap_servers=server.bootstrap_servers, queue_bytes_max=1 << 20
+        prefix=f"p{secrets.token_hex(4)}.",
+        partitions=4,
+        bootstrap_servers=server.bootstrap_servers,
+        queue_bytes_max=1 << 20,
     )
     chosen = {"after_ms": 200, "segment_bytes": 1 << 18, "reserve_market_bytes": 0, "reserve_orders_bytes": 0, **spool}
     config = Config(kafka=kafka, spool=Spool(directory=str(directory), **{"reserve_accounts_bytes": 0, **chosen}))
