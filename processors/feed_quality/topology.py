@@ -5,11 +5,8 @@ from __future__ import annotations
 from akbypass.processors.feed_quality.scorer import FeedQualityCore
 from akbypass.topology import Topology
 
-FRAMES = frozenset(("feed", "session", "line", "venue", "kind", "first_seq", "count")) | {
-    "ts_capture_ns",
-    "ts_resolution_ns",
-    "wire_length",
-}
+PLACE = ("feed", "session", "line", "venue", "kind", "first_seq", "count")
+FRAMES = frozenset((*PLACE, "ts_capture_ns", "ts_resolution_ns", "wire_length"))
 TOPOLOGY = Topology(
     name="feed_quality",
     version=1,

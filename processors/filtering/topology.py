@@ -6,9 +6,8 @@ from akbypass.processors import losses
 from akbypass.processors.filtering.core import FilteringCore
 from akbypass.topology import Topology
 
-HEADERS = frozenset(  # what rules ask for, and how a connection was answered
-    ("ts_capture_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol", "wire_length")
-) | {"tcp_flags", "tcp_seq", "tcp_ack"}
+ADDRESSES = ("src_ip", "dst_ip", "src_port", "dst_port", "protocol")
+HEADERS = frozenset((*ADDRESSES, "ts_capture_ns", "tcp_flags", "tcp_seq", "tcp_ack", "wire_length"))
 TOPOLOGY = Topology(
     name="filtering",
     version=2,

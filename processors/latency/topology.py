@@ -7,9 +7,10 @@ from akbypass.processors.latency.correlator import LatencyCore
 from akbypass.processors.latency.windows import LatencyWindowsCore
 from akbypass.topology import Topology
 
-SEGMENTS = frozenset(  # what round trips are measured by
-    ("ts_capture_ns", "ts_resolution_ns", "src_ip", "dst_ip", "src_port", "dst_port", "protocol")
-) | {"tcp_flags", "tcp_seq", "tcp_ack", "payload_length"}
+ADDRESSES = ("src_ip", "dst_ip", "src_port", "dst_port", "protocol")
+SEGMENTS = frozenset(
+    (*ADDRESSES, "ts_capture_ns", "ts_resolution_ns", "tcp_flags", "tcp_seq", "tcp_ack", "payload_length")
+)
 TOPOLOGY = Topology(
     name="latency",
     version=2,
