@@ -108,21 +108,19 @@ class Watcher:
             self._found["alert"].append(due.delay_s(now_ns, run_ns))
 
     def _look(self, due: _Due) -> None:
-        """Ask for the newest quote of each partition; what is new since the last look has become readable by now."""
+        """Ask for what is new of each partition's quotes since the last look: it has become readable by now."""
         query = (
-            "SELECT _partition, max(toUnixTimestamp64Nano(run_ns)), count() FROM quotes "
-            "WHERE run_id = {run:String} GROUP BY _partition"
+            "SELECT _partition, toUnixTimestamp64Nano(min(run_ns)), toUnixTimestamp64Nano(max(run_ns)), count() FROM quotes "
+            "WHERE run_id = {run:String} AND toUnixTimestamp64Nano(run_ns) > {since:Array(Int64)}[_partition + 1] "
+            "GROUP BY _partition"
         )
-        last: dict[int, tuple[int, int]] = {}
+        since = [due.first_ns - 1] * self._config.kafka.partitions
         with store_client.connect(self._config, self._endpoints.store_url) as client:
             while not self._stopping.is_set():
-                rows = client.query(query, parameters={"run": self._run_id}).result_rows
+                rows = client.query(query, parameters={"run": self._run_id, "since": since}).result_rows
                 now_ns = time.time_ns()
-                for partition, newest, count in rows:
-                    before, known = last.get(partition, (due.first_ns, 0))
-                    if count > known:
-                        between = np.linspace(newest, before, BETWEEN, endpoint=False)
-                        weight = max(1, (count - known) // BETWEEN)
-                        self._found["store"].append(np.repeat(due.delay_s(now_ns, between), weight))
-                        last[partition] = newest, count
+                for partition, oldest, newest, count in rows:
+                    between = np.linspace(oldest, newest, BETWEEN)
+                    self._found["store"].append(np.repeat(due.delay_s(now_ns, between), max(1, count // BETWEEN)))
+                    since[partition] = newest
                 self._stopping.wait(STORE_POLL_S)
