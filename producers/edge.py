@@ -22,6 +22,7 @@ from akbypass.config import Config, Point
 from akbypass.errors import CaptureError, ConfigError
 from akbypass.order import START_NS
 from akbypass.producers.capture import live
+from akbypass.producers.capture.duplicates import Duplicates
 from akbypass.producers.capture.formats import open_capture
 from akbypass.producers.capture.lane import Decoder, EdgeBatch, Lane
 from akbypass.producers.capture.pace import Pace
@@ -224,6 +225,7 @@ class Edge:
             Seconds(number, point=point.name, source=source, clock_source=clock), topics=self.topics,
             slice_ns=None if self.speed is None else max(int(PACE_SLICE_NS * self.speed), 1),
             now_ns=self.now_ns if is_live else None,
+            duplicates=Duplicates(point.duplicate_window_us * 1000) if point.duplicate_window_us else None,
         )  # fmt: skip
 
     def _point(self, source: str) -> Point:

@@ -16,6 +16,7 @@ from akbypass.kernel import kernel
 from akbypass.order import FNV_OFFSET, FNV_PRIME, START_NS
 from akbypass.producers.capture import layers
 from akbypass.producers.capture.layers import (
+    COPY,
     IPV4,
     LINK_UNKNOWN,
     NONE,
@@ -79,7 +80,7 @@ class ParsedFrames:
 
     packets   the packets, with their payloads
     run_ns    int64  of every frame, the dropped ones too
-    status    int8   of every frame: layers.PACKET, NOT_IP, LINK_UNKNOWN, or a malformed one's reason
+    status    int8   of every frame: layers.COPY, PACKET, NOT_IP, LINK_UNKNOWN, or a malformed one's reason
     rejected  Rows of type rejected: the malformed frames
     """
 
@@ -96,15 +97,19 @@ class HeaderParser:
         self.capture_id = capture_id
         self.run_ns = run_ns  # of the last frame
 
-    def parse(self, frames: FrameBatch) -> ParsedFrames:
-        """Make the packets rows of a frame batch; they own their memory, the payload bounds refer to the batch's buffer."""
+    def parse(self, frames: FrameBatch, copies: Array | None = None) -> ParsedFrames:
+        """Make the packets rows of a frame batch, without `copies` (bool).
+
+        They own their memory, the payload bounds refer to the batch's buffer.
+        """
         n = len(frames)
         narrow, wide = np.empty((len(NARROW), n), np.int32), np.empty((len(WIDE), n), np.int64)
         flags, addresses = np.empty((len(FLAGS), n), np.bool_), np.empty((2, n, 16), np.uint8)
         payload, run_ns, status = np.empty((2, n), np.int64), np.empty(n, np.int64), np.empty(n, np.int8)
         m = parse_frames(
             frames.buffer, frames.start, frames.captured_length, frames.wire_length, frames.position, frames.ts_ns,
-            frames.resolution_ns, frames.link_type, self.capture_id, self.run_ns,
+            frames.resolution_ns, frames.link_type, np.zeros(n, np.bool_) if copies is None else copies,
+            self.capture_id, self.run_ns,
             narrow, wide, flags, addresses, payload, run_ns, status,
         )  # fmt: skip
         if n:
@@ -149,7 +154,7 @@ def fnv1a(payload: Any) -> Any:
 @kernel
 def parse_frames(
     buffer: Any, start: Any, captured: Any, wire: Any, position: Any, ts: Any, resolution: Any, link: Any,
-    capture_id: int, last_run_ns: int,
+    copies: Any, capture_id: int, last_run_ns: int,
     narrow: Any, wide: Any, flags: Any, addresses: Any, payload: Any, run_ns: Any, status: Any,
 ) -> int:  # fmt: skip
     """Fill the columns of the packets rows and each frame's run_ns and status; returns the number of packets."""
@@ -158,6 +163,9 @@ def parse_frames(
     for i in range(len(start)):
         highest = max(highest, ts[i])
         run_ns[i] = highest
+        if copies[i]:
+            status[i] = COPY
+            continue
         frame = buffer[start[i] : start[i] + captured[i]]
         n = len(frame)
         state, at, ether_type, outer, inner = link_layer(frame, link[i])

@@ -11,6 +11,7 @@ import numpy as np
 from akbypass import order
 from akbypass.accounts import CAPTURE, Accounts
 from akbypass.order import END_NS, START_NS
+from akbypass.producers.capture.duplicates import Duplicates
 from akbypass.producers.capture.headers import HeaderParser
 from akbypass.producers.capture.reader import Reader
 from akbypass.producers.capture.seconds import Seconds
@@ -62,14 +63,15 @@ class Lane:
         topics: Topics wanted.
         slice_ns: Capture time (ns) handed out at once in a paced replay, with at most SLICE_FRAMES frames; None for no such limit.
         now_ns: Wall clock (ns since the UNIX epoch) of a live capture; None for files.
+        duplicates: What tells copies of frames; None where they are not looked for.
     """
 
     def __init__(
         self, number: int, run_id: str, reader: Reader, decoders: Sequence[Decoder], seconds: Seconds, *,
-        topics: Collection[str], slice_ns: int | None, now_ns: Callable[[], int] | None,
+        topics: Collection[str], slice_ns: int | None, now_ns: Callable[[], int] | None, duplicates: Duplicates | None = None,
     ) -> None:  # fmt: skip
         self.number, self.run_id, self.reader, self.decoders, self.seconds = number, run_id, reader, decoders, seconds
-        self.topics, self.slice_ns, self.now_ns = topics, slice_ns, now_ns
+        self.topics, self.slice_ns, self.now_ns, self.duplicates = topics, slice_ns, now_ns, duplicates
         self.parser = HeaderParser(number)
         self.accounts = Accounts(run_id, CAPTURE, number, CAPTURE_TOPICS)
         self._pending: FrameBatch | None = None
@@ -149,7 +151,7 @@ class Lane:
 
     def _rows_of(self, frames: FrameBatch) -> dict[str, Rows]:
         before = self.parser.run_ns
-        parsed = self.parser.parse(frames)
+        parsed = self.parser.parse(frames, None if self.duplicates is None else self.duplicates.find(frames))
         parts = [{"rejected": parsed.rejected}, *(d.decode(parsed.packets) for d in self.decoders)]
         rows = self._joined(parts, before)
         captures = self.seconds.add(frames, parsed, rows, self.reader.kernel_drops)

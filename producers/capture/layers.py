@@ -26,7 +26,7 @@ import numpy as np
 from akbypass.kernel import kernel
 
 # What became of a frame; what follows LINK_UNKNOWN is malformed.
-PACKET, NOT_IP, LINK_UNKNOWN = 0, 1, 2
+COPY, PACKET, NOT_IP, LINK_UNKNOWN = -1, 0, 1, 2
 (
     LINK_SHORT, VLAN_DEPTH, IP_SHORT, IP_VERSION, IP_HEADER_LENGTH, IP_TOTAL_LENGTH, EXTENSION_SHORT, EXTENSION_COUNT,
     TCP_SHORT, TCP_HEADER_LENGTH, UDP_SHORT, UDP_LENGTH,

@@ -19,6 +19,7 @@ from akbypass.rows import Array, Rows
 SECOND_NS = 1_000_000_000
 OF_FRAMES = (
     "packets", "bytes", "captured_bytes", "published", "dropped_not_ip", "dropped_malformed", "dropped_link", "truncated",
+    "dropped_duplicate",
 )  # fmt: skip
 OF_ROWS = ("fragments", "feed_messages", "order_messages", "rejected")
 COUNTERS = (*OF_FRAMES, *OF_ROWS, "dropped_kernel")
@@ -127,6 +128,7 @@ def _of_frames(frames: FrameBatch, status: Array) -> Array:
     made[3], made[4] = status == layers.PACKET, status == layers.NOT_IP
     made[5], made[6] = status > layers.LINK_UNKNOWN, status == layers.LINK_UNKNOWN
     made[7] = frames.captured_length < frames.wire_length
+    made[8] = status == layers.COPY
     return made
 
 

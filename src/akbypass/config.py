@@ -135,6 +135,12 @@ class Point(Part):
     name: str = Field("tap", max_length=32, description="Capture point.")
     interfaces: list[str] = Field(default_factory=list, description="Network interfaces.")
     clock: str = Field("file", max_length=16, description="Clock that stamps its frames: file, kernel, hardware, ptp.")
+    duplicate_window_us: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="A frame with the same bytes again within this time is a copy by the mirror port: counted and dropped; 0 for never; µs.",
+    )
 
 
 class Thresholds(Part):
