@@ -45,15 +45,15 @@ def sleeper() -> subprocess.Popen[bytes]:
 def test_data_of_another_format_is_not_used(places: Places) -> None:
     """Data of an older version, which had no mark, is named before anything starts; `reset` makes room for new data."""
     (places.kafka / "data").mkdir(parents=True)
-    with pytest.raises(ServiceError, match=r"expected data of format 2, found format 1 .*akbypass reset"):
+    with pytest.raises(ServiceError, match=r"expected data of format 3, found format 1 .*akbypass reset"):
         Stack(places, Config(), workers=0).start()
     module.reset(places)
     assert not list(places.home.iterdir())
     module.require_format(places)
     (places.kafka / "data").mkdir(parents=True)
     module.require_format(places)
-    places.format.write_text("3\n")
-    with pytest.raises(ServiceError, match="found format 3"):
+    places.format.write_text("4\n")
+    with pytest.raises(ServiceError, match="found format 4"):
         module.require_format(places)
 
 

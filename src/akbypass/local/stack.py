@@ -33,7 +33,7 @@ from akbypass.telemetry.server import TelemetryServer
 
 log = logging.getLogger("akbypass.stack")
 
-FORMAT = 2  # of what the embedded servers keep; a change that older data cannot follow raises it
+FORMAT = 3  # of what the embedded servers keep; a change that older data cannot follow raises it
 RESTARTS_MAX = 5  # of one child within RESTARTS_S; more means that a restart does not help
 RESTARTS_S = 60.0
 WATCH_S = 0.5
